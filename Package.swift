@@ -1,0 +1,55 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target is compiled with these: memory safety is opt-out per expression and a warning is an error.
+let settings: [SwiftSetting] = [
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+let package = Package(
+  name: "ringback",
+  products: [
+    .executable(name: "ringback", targets: ["ringback"]),
+    .library(name: "RingKit", targets: ["RingKit"]),
+    .library(name: "Blkback", targets: ["Blkback"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+  ],
+  targets: [
+    .target(name: "CShared"),
+    .systemLibrary(name: "CXen"),
+    .systemLibrary(name: "CUring"),
+    .target(name: "RingKit", dependencies: ["CShared", "CXen", "CUring"], swiftSettings: settings),
+    .target(name: "Blkback", dependencies: ["RingKit"], swiftSettings: settings),
+    .target(name: "Frontends", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
+    .target(name: "Loopback", dependencies: ["RingKit"], swiftSettings: settings),
+    .target(name: "Simulator", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
+    .executableTarget(
+      name: "ringback",
+      dependencies: [
+        "RingKit", "Blkback", "Frontends", "Loopback",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+        .product(name: "Logging", package: "swift-log"),
+      ],
+      swiftSettings: settings),
+    .testTarget(name: "RingKitTests", dependencies: ["RingKit"], swiftSettings: settings),
+    .testTarget(
+      name: "BlkbackTests", dependencies: ["Blkback", "Simulator", "RingKit"],
+      swiftSettings: settings),
+    .testTarget(name: "LoopbackTests", dependencies: ["Loopback", "RingKit"], swiftSettings: settings),
+    .target(name: "COracle", path: "Tests/COracle"),
+    .testTarget(
+      name: "OracleTests", dependencies: ["COracle", "Blkback", "RingKit"], swiftSettings: settings),
+    .testTarget(
+      name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
+      swiftSettings: settings),
+    .testTarget(name: "TidyTests", swiftSettings: settings),
+  ],
+  swiftLanguageModes: [.v6]
+)

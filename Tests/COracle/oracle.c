@@ -1,0 +1,1 @@
+#include "COracle.h"
