@@ -1,0 +1,2 @@
+/// A connection to xenstore.
+public final class StoreClient {}
