@@ -42,7 +42,8 @@ let package = Package(
     .testTarget(
       name: "BlkbackTests", dependencies: ["Blkback", "Simulator", "RingKit"],
       swiftSettings: settings),
-    .testTarget(name: "LoopbackTests", dependencies: ["Loopback", "RingKit"], swiftSettings: settings),
+    .testTarget(
+      name: "LoopbackTests", dependencies: ["Loopback", "RingKit", "CXen"], swiftSettings: settings),
     .target(name: "COracle", path: "Tests/COracle"),
     .testTarget(
       name: "OracleTests", dependencies: ["COracle", "Blkback", "RingKit"], swiftSettings: settings),
