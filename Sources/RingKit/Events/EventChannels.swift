@@ -45,6 +45,9 @@ public protocol EventChannels: AnyObject {
   func notify(_ port: Port) throws(EventChannelError)
 
   /// The next pending port, now masked; nil when there is none. Does not block.
+  ///
+  /// Ports are taken from the descriptor many at a time, so call this until nil before waiting for the
+  /// descriptor again.
   func nextPending() -> Port?
 
   /// Lets the port be reported again; an event that came meanwhile is reported at once.
