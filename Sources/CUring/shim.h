@@ -3,6 +3,9 @@
 #ifndef RINGBACK_CURING_H
 #define RINGBACK_CURING_H
 
+// First: liburing.h defines _GNU_SOURCE for itself, which has no effect once the features are chosen.
+#include <features.h>
+#include <sched.h>
 #include <liburing.h>
 #include <fcntl.h>
 #include <linux/fs.h>
