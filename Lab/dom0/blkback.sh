@@ -1,0 +1,78 @@
+# Disks served by Linux's own xen-blkback over a loop device: the peer that ringback is compared with.
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # used by lib.sh
+backend_kind=vbd
+
+backend_start() { :; }
+backend_stop() { :; }
+backend_last_words() { :; }
+
+# backend_attach DOMAIN VDEV IMAGE MODE: the nodes that a toolstack and its hotplug script would write
+backend_attach() {
+  local number loop frontend back
+  number=$(vdev_number "$2")
+  loop=$(losetup -f)
+  if [ "$4" = r ]; then losetup -r "$loop" "$3"; else losetup "$loop" "$3"; fi
+  echo "$loop" >"/run/lab/loop-$1-$number"
+  frontend=/local/domain/$1/device/vbd/$number
+  back=/local/domain/0/backend/vbd/$1/$number
+  # new nodes take their parent's permissions
+  xenstore-write "$frontend" "" "$back" ""
+  xenstore-chmod "$frontend" "n$1" r0
+  xenstore-chmod "$back" n0 "r$1"
+  xenstore-write "$frontend/backend" "$back" "$frontend/backend-id" 0 "$frontend/virtual-device" "$number" \
+    "$frontend/device-type" disk "$frontend/state" 1 \
+    "$back/frontend" "$frontend" "$back/frontend-id" "$1" "$back/online" 1 "$back/mode" "$4" "$back/device-type" disk \
+    "$back/dev" "$2" "$back/removable" 0 "$back/bootable" 1 "$back/state" 1
+  xenstore-write "$back/physical-device" "$(stat -c '%t:%T' "$loop")" "$back/hotplug-status" connected
+  await 10 state_among "$back/state" 2 4
+}
+
+# state_among PATH STATE...
+state_among() {
+  local state wanted
+  state=$(xenstore-read "$1" 2>/dev/null) || return
+  for wanted in "${@:2}"; do [ "$state" != "$wanted" ] || return 0; done
+  return 1
+}
+
+backend_detach() {
+  local number back
+  number=$(vdev_number "$2")
+  back=/local/domain/0/backend/vbd/$1/$number
+  xenstore-write "$back/online" 0 "$back/state" 5
+  await 15 state_among "$back/state" 6
+  xenstore-rm "$back" "/local/domain/$1/device/vbd/$number"
+  release_loop "$1" "$number"
+}
+
+release_loop() {
+  losetup -d "$(cat "/run/lab/loop-$1-$2")"
+  rm "/run/lab/loop-$1-$2"
+}
+
+# backend_forget DOMAIN: after its end the kernel lets go of its devices by itself; nodes and loop devices are ours
+backend_forget() {
+  local file number
+  for file in /run/lab/loop-"$1"-*; do
+    [ -e "$file" ] || continue
+    number=${file##*-}
+    await 15 test ! -e "/sys/bus/xen-backend/devices/vbd-$1-$number"
+    release_loop "$1" "$number"
+  done
+  xenstore-rm "/local/domain/0/backend/vbd/$1" 2>/dev/null || true
+  [ -n "$(xenstore-list /local/domain/0/backend/vbd 2>/dev/null)" ] || xenstore-rm /local/domain/0/backend/vbd 2>/dev/null || true
+}
+
+# backend_counter DOMAIN VDEV NAME
+backend_counter() {
+  local file
+  case $3 in
+    reads) file=rd_req ;;
+    writes) file=wr_req ;;
+    flushes) file=f_req ;;
+    discards) file=ds_req ;;
+    *) echo "blkback does not count $3"; return 1 ;;
+  esac
+  cat "/sys/bus/xen-backend/devices/vbd-$1-$(vdev_number "$2")/statistics/$file"
+}

@@ -1,0 +1,116 @@
+# The verbs of the scenarios: checks, disks, and (sourced below) guests and backends.
+# shellcheck shell=bash
+# $scenario names the running scenario, $logs and $images are its folders, $backend is ringback or blkback, and
+# $short is not empty when a quick run is asked for.
+# shellcheck source=dom0/results.sh
+. "$lab/dom0/results.sh"
+# shellcheck source=dom0/guest.sh
+. "$lab/dom0/guest.sh"
+# shellcheck source=dom0/ringback.sh
+. "$lab/dom0/$backend.sh"
+
+# expect TEXT COMMAND...: one check; the scenario goes on when it fails
+expect() {
+  local text=$1; shift
+  echo "--- $text"
+  if "$@"; then report ok "$text"; else failed "$text"; fi
+}
+
+# require TEXT COMMAND...: one check that the rest of the scenario depends on
+require() {
+  local text=$1; shift
+  echo "--- $text"
+  if "$@"; then report ok "$text"; else give_up "$text"; fi
+}
+
+# expect_equal TEXT GOT WANTED
+expect_equal() {
+  echo "--- $1"
+  if [ "$2" = "$3" ]; then report ok "$1"; else failed "$1 (got ${2:-nothing}, wanted ${3:-nothing})"; fi
+}
+
+failed() {
+  report FAIL "$1"
+  : >/run/lab/failed
+}
+
+# give_up TEXT: the scenario cannot go on
+give_up() {
+  trap - ERR
+  failed "$1, gave up"
+  exit 97
+}
+
+skip() { report skip "$1"; }
+
+# only_for BACKEND TEXT: false, with a line that says so, when another backend serves the disks
+only_for() {
+  [ "$backend" = "$1" ] && return
+  skip "$2 (only for $1)"
+  return 1
+}
+
+# await SECONDS COMMAND...: until the command succeeds, looking ten times a second
+await() {
+  local end=$(($(uptime_hundredths) + $1 * 100)); shift
+  until "$@"; do
+    [ "$(uptime_hundredths)" -lt "$end" ] || { echo "gave up waiting: $*"; return 1; }
+    usleep 100000
+  done
+}
+
+# new_image NAME MEGABYTES: an empty disk image; prints its path
+new_image() {
+  truncate -s "$2M" "$images/$1"
+  echo "$images/$1"
+}
+
+sum_of() { sha256sum "$1" | cut -d' ' -f1; }
+
+vdev_number() {
+  local letter
+  letter=$(printf '%d' "'${1#xvd}")
+  echo $((51712 + 16 * (letter - 97)))
+}
+
+# attach GUEST VDEV IMAGE [--mode r]: returns when the backend is ready for the frontend
+attach() {
+  local mode=w
+  [ "${4-}" != --mode ] || mode=$5
+  echo "attach $1 $2 $3 mode=$mode"
+  backend_attach "$(guest_id "$1")" "$2" "$3" "$mode"
+}
+
+# detach GUEST VDEV: returns when the device is gone
+detach() {
+  echo "detach $1 $2"
+  backend_detach "$(guest_id "$1")" "$2"
+}
+
+# counter GUEST VDEV reads|writes|flushes|errors|...: what the backend counted so far
+counter() { backend_counter "$(guest_id "$1")" "$2" "$3"; }
+
+# frontend_node GUEST VDEV NODE and backend_node GUEST VDEV NODE: a value from xenstore, empty when it is not there
+frontend_node() { xenstore-read "/local/domain/$(guest_id "$1")/device/vbd/$(vdev_number "$2")/$3" 2>/dev/null || true; }
+backend_node() {
+  xenstore-read "/local/domain/0/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")/$3" 2>/dev/null || true
+}
+
+backend_devices() { xenstore-list -p /local/domain/0/backend/"$backend_kind" 2>/dev/null; }
+no_device_left() { [ -z "$(backend_devices)" ]; }
+
+# domains_left: all but dom0; one that is dead while somebody still maps its pages is listed as (null)
+domains_left() { xl list | awk 'NR > 1 && $1 != "Domain-0" { print $1 "(" $2 ")" }'; }
+no_domain_left() { [ -z "$(domains_left)" ]; }
+
+# grants_mapped GUEST: how many of the guest's pages other domains hold mapped, by the hypervisor's own table.
+# The first eight entries belong to the toolstack (console and xenstore).
+grants_mapped() {
+  xl dmesg -c >/dev/null
+  xl debug-keys g
+  xl dmesg >"$logs/grants.txt"
+  awk -v domain="$(guest_id "$1")" '
+    /grant-table for remote d/ { inside = ($0 ~ "remote d" domain "[^0-9]") }
+    inside && match($0, /\[0x[0-9a-f]+\]/) { if (substr($0, RSTART + 1, RLENGTH - 2) !~ /^0x0*[0-7]$/) count++ }
+    END { print count + 0 }' "$logs/grants.txt"
+}

@@ -1,0 +1,41 @@
+# Disks served by the ringback daemon, driven by its own commands.
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # used by lib.sh
+backend_kind=vbd3
+ringback=/disk/lab/ringback
+
+backend_start() {
+  # in a session of its own, so that the end of the scenario does not end it
+  setsid bash -c '"$@" & echo $! >/run/lab/daemon.pid; wait $!; echo $? >/run/lab/daemon.status' daemon \
+    "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug </dev/null >/run/lab/daemon.log 2>&1 &
+  await 20 daemon_answers
+}
+
+daemon_answers() { "$ringback" list >/dev/null; }
+
+# A clean stop: SIGTERM ends the daemon within ten seconds, with status 0.
+backend_stop() {
+  [ -e /run/lab/daemon.pid ] || return 0
+  local pid
+  pid=$(cat /run/lab/daemon.pid)
+  daemon_gone "$pid" || kill -TERM "$pid"
+  await 10 daemon_gone "$pid" || { kill -KILL "$pid"; return 1; }
+  await 2 test -e /run/lab/daemon.status
+  [ "$(cat /run/lab/daemon.status)" = 0 ]
+}
+
+daemon_gone() { [ ! -e "/proc/$1" ]; }
+backend_last_words() { echo "status $(cat /run/lab/daemon.status 2>/dev/null), $(tail -1 /run/lab/daemon.log)"; }
+
+# backend_attach DOMAIN VDEV IMAGE MODE
+backend_attach() { "$ringback" attach --domain "$1" --vdev "$2" --kind $backend_kind --mode "$4" "$3"; }
+backend_detach() { "$ringback" detach --domain "$1" --vdev "$2" --kind $backend_kind; }
+
+# the daemon itself has to notice that a domain is gone
+backend_forget() { :; }
+
+# backend_counter DOMAIN VDEV NAME
+backend_counter() {
+  "$ringback" list --json | jq -e --argjson domain "$1" --argjson vdev "$(vdev_number "$2")" --arg name "$3" \
+    '.[] | select(.domain == $domain and .vdev == $vdev) | .statistics[$name]'
+}
