@@ -1,1 +1,2 @@
 #include <xen/io/ring.h>
+#include "blkif_oracle.h"
