@@ -13,7 +13,13 @@ public struct XenHypervisor: Hypervisor {
 
   public func openEventChannels() throws(HostError) -> any EventChannels { try XenEventChannels() }
 
-  public func openStore() throws(HostError) -> StoreClient { StoreClient() }
+  public func openStore() throws(HostError) -> StoreClient {
+    do {
+      return try StoreClient()
+    } catch {
+      throw HostError(error.description)
+    }
+  }
 }
 
 extension HostError {
