@@ -1,0 +1,141 @@
+import Blkback
+import RingKit
+
+extension BlockFrontend {
+  /// Connects: waits for the backend's offer, shares rings, and waits until the disk is there (blkif.h, startup;
+  /// xenbus states 2, 3, 4). Requests that were in flight are submitted again.
+  public func connect(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
+    precondition(!isConnected)
+    let deadline = Deadline(milliseconds: timeoutMilliseconds)
+    try inStore { () throws(StoreError) in
+      if try store.state("\(path)/state") != .initialising {
+        try store.write("\(path)/state", XenbusState.initialising.text)
+      }
+    }
+    try waitForBackend("InitWait", until: deadline) { state throws(BlockFrontendError) in
+      switch state {
+      case .initWait: return .reached
+      // A backend that was told to go away does not come back; otherwise it is between two connections.
+      case .closed: return try backendIsLeaving() ? .closed : .wait
+      default: return .wait
+      }
+    }
+    let features = try inStore { () throws(StoreError) in
+      try BackendFeatures.read(from: store, backendPath: backendPath)
+    }
+    self.features = features
+    try shareRings(features)
+    try publishKeys()
+    try setState(.initialised)
+    try waitForBackend("Connected", until: deadline) { state in
+      switch state {
+      case .connected: .reached
+      case nil, .closing, .closed: .closed
+      default: .wait
+      }
+    }
+    disk = try inStore { () throws(StoreError) in
+      try DiskProperties.read(from: store, backendPath: backendPath)
+    }
+    try setState(.connected)
+    isConnected = true
+    try push()
+  }
+
+  /// Closes in the order of Linux and Windows: 5, the backend's 5 or 6, 6, the backend's 6. Requests in flight
+  /// are forgotten.
+  public func close(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
+    try leave(timeoutMilliseconds: timeoutMilliseconds)
+    dropQueues()
+  }
+
+  /// Closes and connects again, with new rings and ports. Requests in flight are submitted again, as Linux does.
+  public func reconnect(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
+    try leave(timeoutMilliseconds: timeoutMilliseconds)
+    try connect(timeoutMilliseconds: timeoutMilliseconds)
+  }
+
+  private func leave(timeoutMilliseconds: Int) throws(BlockFrontendError) {
+    let deadline = Deadline(milliseconds: timeoutMilliseconds)
+    isConnected = false
+    disk = nil
+    try setState(.closing)
+    try waitForBackend("Closing", until: deadline) { state in
+      switch state {
+      case nil, .closing, .closed: .reached
+      default: .wait
+      }
+    }
+    try setState(.closed)
+    try waitForBackend("Closed", until: deadline) { state in
+      switch state {
+      case nil, .closed: .reached
+      default: .wait
+      }
+    }
+  }
+
+  /// True when the toolstack wants the backend gone.
+  private func backendIsLeaving() throws(BlockFrontendError) -> Bool {
+    try inStore { () throws(StoreError) in try store.read("\(backendPath)/online") == "0" }
+  }
+
+  // MARK: Rings
+
+  private func shareRings(_ features: BackendFeatures) throws(BlockFrontendError) {
+    let order = min(options.ringPageOrder, features.maximumRingPageOrder)
+    let count = min(max(1, options.queueCount), features.maximumQueues)
+    if queues.isEmpty {
+      for number in 0..<count {
+        let (pages, port) = try shareRing(order: order)
+        queues.append(
+          BlockFrontendQueue(
+            number: number, ringPages: pages, port: port, device: device,
+            pages: try requestPages(order: order), options: options))
+      }
+      return
+    }
+    for queue in queues {
+      let (pages, port) = try shareRing(order: order)
+      events.unbind(queue.port)
+      try queue.restart(ringPages: pages, port: port, firstRingIndex: options.firstRingIndex)
+    }
+  }
+
+  private func shareRing(order: Int) throws(BlockFrontendError) -> (SharedPages, Port) {
+    let pages = try share(pageCount: 1 << order)
+    do throws(EventChannelError) {
+      return (pages, try events.allocateUnbound(for: backendDomain))
+    } catch {
+      throw .events(error)
+    }
+  }
+
+  private func share(pageCount: Int) throws(BlockFrontendError) -> SharedPages {
+    do throws(GrantError) {
+      return try sharing.share(pageCount: pageCount, with: backendDomain, access: .readWrite)
+    } catch {
+      throw .grant(error)
+    }
+  }
+
+  private func requestPages(order: Int) throws(BlockFrontendError) -> RequestPages {
+    let slots = RingGeometry(pageCount: 1 << order, slotByteCount: options.abi.requestByteCount).slotCount
+    guard options.grantLifetime == .connection else {
+      return RequestPages(sharing: sharing, with: backendDomain, capacity: slots)
+    }
+    let count = options.dataPageCount ?? min(slots * maximumDirectSegments, 704)
+    return RequestPages(pool: GrantedPagePool(try share(pageCount: count)), capacity: slots)
+  }
+
+  /// Writes all keys in one transaction, as Linux does; the state follows by itself.
+  private func publishKeys() throws(BlockFrontendError) {
+    let rings = queues.map { RingKeys.Queue(references: $0.ringPages.references, port: $0.port) }
+    let nodes = RingKeys.nodes(queues: rings, options: options)
+    try inStore { () throws(StoreError) in
+      try store.transaction { (store: any StoreAccess) throws(StoreError) in
+        for (name, value) in nodes { try store.write("\(path)/\(name)", value) }
+      }
+    }
+  }
+}

@@ -1,0 +1,73 @@
+public import Blkback
+public import RingKit
+
+/// Why a frontend cannot go on.
+public enum BlockFrontendError: Error, CustomStringConvertible {
+  /// A facility of the host is missing.
+  case host(HostError)
+  /// A node is missing, unreadable, or holds what it must not.
+  case store(StoreError)
+  /// Pages could not be shared.
+  case grant(GrantError)
+  /// An event channel failed.
+  case events(EventChannelError)
+  /// A system call failed.
+  case system(SystemError)
+  /// A node did not get a wanted value in time; `seen` is what it last was, `reason` the backend's error node.
+  case timedOut(path: String, wanted: String, seen: String, milliseconds: Int, reason: String?)
+  /// The backend closed the device, or its directory went away (`state` nil).
+  case backendClosed(path: String, state: XenbusState?, reason: String?)
+  /// The ring is smaller than the one whose requests are to be submitted again.
+  case ringShrank(from: Int, to: Int)
+  /// The device is not connected.
+  case notConnected
+  /// The backend broke the ring's rules.
+  case ring(RingError)
+  /// A response to a request that is not in flight: its id was never used, or it was answered before.
+  case unknownResponse(BlockResponse)
+  /// A response that names another operation than its request; Linux disables the disk.
+  case wrongOperation(BlockResponse, asked: BlockOperation)
+  /// A request ended with an error where none is tolerated.
+  case requestFailed(BlockOperation, sector: UInt64, status: BlockStatus)
+  /// No response within the time allowed.
+  case stalled(outstanding: Int, milliseconds: Int)
+  /// An image does not fit the disk.
+  case doesNotFit(sector: UInt64, byteCount: UInt64, diskSectors: UInt64)
+
+  /// What happened, where, and what to look at.
+  public var description: String {
+    switch self {
+    case .host(let error): return error.description
+    case .store(let error): return error.description
+    case .grant(let error): return error.description
+    case .events(let error): return error.description
+    case .system(let error): return error.description
+    case .timedOut(let path, let wanted, let seen, let milliseconds, let reason):
+      return "waited \(milliseconds) ms for \(path) to become \(wanted), it is \(seen)"
+        + Self.because(reason) + "; is the backend running?"
+    case .backendClosed(let path, nil, let reason):
+      return "the backend's \(path) is gone" + Self.because(reason)
+    case .backendClosed(let path, .some(let state), let reason):
+      return "the backend went to \(state) at \(path)" + Self.because(reason)
+    case .ringShrank(let from, let to):
+      return "the backend now allows \(to) ring slots, but the requests in flight need \(from)"
+    case .notConnected: return "the disk is not connected"
+    case .ring(let error): return error.description
+    case .unknownResponse(let response):
+      return "the backend answered id \(response.id) (\(response.operation), \(response.status)), which is not in flight"
+    case .wrongOperation(let response, let asked):
+      return "the backend answered \(response.operation) to the \(asked) with id \(response.id)"
+    case .requestFailed(let operation, let sector, let status):
+      return "\(operation) at sector \(sector) ended with \(status)"
+    case .stalled(let outstanding, let milliseconds):
+      return "\(outstanding) requests are without a response after \(milliseconds) ms"
+    case .doesNotFit(let sector, let byteCount, let diskSectors):
+      return "\(byteCount) bytes at sector \(sector) do not fit the disk of \(diskSectors) sectors"
+    }
+  }
+
+  private static func because(_ reason: String?) -> String {
+    guard let reason else { return "" }
+    return " (the backend says: \(reason))"
+  }
+}

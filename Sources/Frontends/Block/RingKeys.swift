@@ -1,0 +1,51 @@
+import Blkback
+import RingKit
+
+/// The nodes with which a frontend tells its backend of the rings, in the order in which Linux writes them
+/// (blkif.h, "Frontend XenBus Nodes"; multi-queue and multi-page notes).
+struct RingKeys {
+  /// What the backend needs of one ring.
+  struct Queue {
+    var references: [GrantReference]
+    var port: Port
+  }
+
+  /// The nodes below the frontend's directory.
+  static func nodes(queues: [Queue], options: BlockFrontendOptions) -> [(name: String, value: String)] {
+    precondition(!queues.isEmpty)
+    var nodes: [(name: String, value: String)] = []
+    if queues.count > 1 { nodes.append(("multi-queue-num-queues", String(queues.count))) }
+    let pageCount = queues[0].references.count
+    let numbersPages = pageCount > 1 || options.writesZeroRingPageOrder
+    if numbersPages { nodes.append(("ring-page-order", String(pageCount.trailingZeroBitCount))) }
+    for (index, queue) in queues.enumerated() {
+      // With one queue its keys stand at the top level, and must not stand anywhere else.
+      let prefix = queues.count > 1 ? "queue-\(index)/" : ""
+      for (page, reference) in queue.references.enumerated() {
+        nodes.append((prefix + "ring-ref" + (numbersPages ? String(page) : ""), String(reference.rawValue)))
+      }
+      nodes.append((prefix + "event-channel", String(queue.port.rawValue)))
+    }
+    nodes.append(("protocol", options.abi.protocolName))
+    nodes.append(("feature-persistent", options.persistentGrants ? "1" : "0"))
+    return overriding(nodes, with: options.keys)
+  }
+
+  private static func overriding(
+    _ nodes: [(name: String, value: String)], with keys: [String: String?]
+  ) -> [(name: String, value: String)] {
+    var result: [(name: String, value: String)] = []
+    for node in nodes {
+      switch keys[node.name] {
+      case .none: result.append(node)
+      case .some(.none): break
+      case .some(.some(let value)): result.append((node.name, value))
+      }
+    }
+    let written = Set(nodes.map(\.name))
+    for (name, value) in keys.sorted(by: { $0.key < $1.key }) where !written.contains(name) {
+      if let value { result.append((name, value)) }
+    }
+    return result
+  }
+}
