@@ -1,0 +1,147 @@
+import CShared
+import Glibc
+import RingKit
+
+/// Copies to and from the pages of one domain, through mappings of its shares that are kept.
+///
+/// Whether a page is still granted is read from the owner's grant words, so a copy needs the machine only the
+/// first time it meets a share.
+@safe
+final class GrantCopier {
+  /// Whose pages.
+  let owner: DomainID
+
+  /// One share's memory, mapped whole.
+  @safe
+  private struct Share {
+    // Sound: ours from mmap to munmap, `pageCount` pages long; the memory cannot shrink (sealed).
+    let base: UnsafeMutableRawPointer
+    let pageCount: Int
+    let first: UInt32
+    let word: GrantWord
+  }
+
+  private let link: MachineLink
+  private let words: GrantWords
+  private var shares: [Share?] = []
+  private var keptPageCount = 0
+  private var nextVictim = 0
+  // Index into `shares`, for each reference that was met.
+  private var shareOf: [UInt16]
+
+  /// Bounds on what is kept, whatever the owner shares.
+  private static var maximumShareCount: Int { 4096 }
+  private static var maximumPageCount: Int { 65536 }
+
+  /// Nil when the machine knows no such domain.
+  init?(owner: DomainID, link: MachineLink) {
+    guard let memory = try? link.call(.grantWords, [UInt32(owner.rawValue)]).descriptors.first,
+      let words = try? GrantWords(reading: memory)
+    else { return nil }
+    self.owner = owner
+    self.link = link
+    self.words = words
+    shareOf = [UInt16](repeating: 0, count: GrantWord.tableCount)
+  }
+
+  deinit {
+    for case let share? in shares {
+      unsafe munmap(share.base, share.pageCount * pageByteCount)
+    }
+  }
+
+  /// Does one copy and returns its status.
+  func copy(_ segment: GrantCopyBatch.Segment) -> Int16 {
+    let reference = segment.reference.rawValue
+    let word = words.word(reference)
+    guard word.isLive else { return GrantStatus.badReference }
+    if segment.toGuest, !word.isWritable { return GrantStatus.permissionDenied }
+    let length = Int(segment.local.length)
+    guard segment.pageOffset >= 0, segment.pageOffset + length <= pageByteCount,
+      let local = unsafe UnsafeMutableRawPointer(bitPattern: segment.local.address)
+    else { return GrantStatus.badArgument }
+    guard let share = keptShare(reference, word) ?? fetch(reference, word) else {
+      return GrantStatus.badReference
+    }
+    // Sound: the page lies in the share, the bytes in the page, and the caller keeps its memory alive.
+    let remote = unsafe share.base + Int(reference - share.first) * pageByteCount + segment.pageOffset
+    if segment.toGuest {
+      unsafe shared_copy_data(remote, local, length)
+    } else {
+      unsafe shared_copy_data(local, remote, length)
+    }
+    return GrantStatus.okay
+  }
+
+  private func keptShare(_ reference: UInt32, _ word: GrantWord) -> Share? {
+    let index = Int(shareOf[Int(reference)])
+    guard index < shares.count, let share = shares[index] else { return nil }
+    // The word names the share, so an equal one means the very same grant.
+    return share.word == word && holds(share, reference) ? share : nil
+  }
+
+  private func holds(_ share: Share, _ reference: UInt32) -> Bool {
+    reference >= share.first && Int(reference - share.first) < share.pageCount
+  }
+
+  /// Asks the machine for the memory of a share that is not kept.
+  private func fetch(_ reference: UInt32, _ word: GrantWord) -> Share? {
+    guard let reply = try? link.call(.lookUp, [UInt32(owner.rawValue), reference]),
+      reply.words.count == 3, let memory = reply.descriptors.first
+    else { return nil }
+    let pageCount = Int(reply.words[1])
+    let found = GrantWord(rawValue: reply.words[2])
+    guard found == word else { return nil }
+    makeRoom(pageCount)
+    let protection = word.isWritable ? PROT_READ | PROT_WRITE : PROT_READ
+    guard
+      let base = unsafe try? memory.map(
+        byteCount: pageCount * pageByteCount, protection: protection)
+    else { return nil }
+    let share = unsafe Share(base: base, pageCount: pageCount, first: reply.words[0], word: word)
+    guard holds(share, reference) else {
+      unsafe munmap(base, pageCount * pageByteCount)
+      return nil
+    }
+    keep(share)
+    return share
+  }
+
+  private func keep(_ share: Share) {
+    var index = shares.firstIndex { $0 == nil } ?? shares.count
+    if index == shares.count, index < Self.maximumShareCount {
+      shares.append(nil)
+    } else if index == shares.count {
+      index = nextVictim
+      drop(index)
+    }
+    shares[index] = share
+    keptPageCount += share.pageCount
+    for reference in share.first..<share.first + UInt32(share.pageCount)
+    where Int(reference) < shareOf.count {
+      shareOf[Int(reference)] = UInt16(index)
+    }
+  }
+
+  /// Lets go of shares that have ended, and then of the oldest ones, until `pageCount` more pages may be kept.
+  private func makeRoom(_ pageCount: Int) {
+    for index in shares.indices {
+      if let share = shares[index], words.word(share.first) != share.word { drop(index) }
+    }
+    var left = shares.count
+    while keptPageCount + pageCount > Self.maximumPageCount, left > 0 {
+      drop(nextVictim)
+      left -= 1
+    }
+    let used = shares.count { $0 != nil }
+    if used == Self.maximumShareCount { drop(nextVictim) }
+  }
+
+  private func drop(_ index: Int) {
+    nextVictim = (index + 1) % max(1, shares.count)
+    guard let share = shares[index] else { return }
+    unsafe munmap(share.base, share.pageCount * pageByteCount)
+    keptPageCount -= share.pageCount
+    shares[index] = nil
+  }
+}
