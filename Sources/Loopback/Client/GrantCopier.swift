@@ -29,18 +29,23 @@ final class GrantCopier {
   // Index into `shares`, for each reference that was met.
   private var shareOf: [UInt16]
 
-  /// Bounds on what is kept, whatever the owner shares.
-  private static var maximumShareCount: Int { 4096 }
-  private static var maximumPageCount: Int { 65536 }
+  // Bounds on what is kept, whatever the owner shares.
+  private let maximumShareCount: Int
+  private let maximumPageCount: Int
 
   /// Nil when the machine knows no such domain.
-  init?(owner: DomainID, link: MachineLink) {
+  init?(
+    owner: DomainID, link: MachineLink, maximumShareCount: Int = 4096, maximumPageCount: Int = 65536
+  ) {
+    precondition(maximumShareCount > 0 && maximumShareCount <= Int(UInt16.max))
     guard let memory = try? link.call(.grantWords, [UInt32(owner.rawValue)]).descriptors.first,
       let words = try? GrantWords(reading: memory)
     else { return nil }
     self.owner = owner
     self.link = link
     self.words = words
+    self.maximumShareCount = maximumShareCount
+    self.maximumPageCount = maximumPageCount
     shareOf = [UInt16](repeating: 0, count: GrantWord.tableCount)
   }
 
@@ -72,6 +77,9 @@ final class GrantCopier {
     }
     return GrantStatus.okay
   }
+
+  /// Shares and pages that are mapped now.
+  var kept: (shareCount: Int, pageCount: Int) { (shares.count { $0 != nil }, keptPageCount) }
 
   private func keptShare(_ reference: UInt32, _ word: GrantWord) -> Share? {
     let index = Int(shareOf[Int(reference)])
@@ -109,7 +117,7 @@ final class GrantCopier {
 
   private func keep(_ share: Share) {
     var index = shares.firstIndex { $0 == nil } ?? shares.count
-    if index == shares.count, index < Self.maximumShareCount {
+    if index == shares.count, index < maximumShareCount {
       shares.append(nil)
     } else if index == shares.count {
       index = nextVictim
@@ -129,12 +137,12 @@ final class GrantCopier {
       if let share = shares[index], words.word(share.first) != share.word { drop(index) }
     }
     var left = shares.count
-    while keptPageCount + pageCount > Self.maximumPageCount, left > 0 {
+    while keptPageCount + pageCount > maximumPageCount, left > 0 {
       drop(nextVictim)
       left -= 1
     }
     let used = shares.count { $0 != nil }
-    if used == Self.maximumShareCount { drop(nextVictim) }
+    if used == maximumShareCount { drop(nextVictim) }
   }
 
   private func drop(_ index: Int) {

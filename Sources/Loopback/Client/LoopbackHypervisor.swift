@@ -43,6 +43,11 @@ public struct LoopbackHypervisor: Hypervisor {
   }
 
   public func openStore() throws(HostError) -> StoreClient {
-    throw HostError("no xenstore at \(StoreServer.socketPath(in: directory, domain: domain.rawValue))")
+    do {
+      return try StoreClient(
+        socketPath: StoreServer.socketPath(in: directory, domain: domain.rawValue))
+    } catch {
+      throw HostError("\(error) (was domain \(domain) added to the loopback host?)")
+    }
   }
 }
