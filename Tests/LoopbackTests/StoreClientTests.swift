@@ -207,7 +207,7 @@ import Testing
     if let event = try client.nextWatchEvent() { return event }
     var entry = pollfd(fd: client.descriptor, events: Int16(POLLIN), revents: 0)
     guard unsafe poll(&entry, 1, 10_000) == 1 else { throw NoEvent(description: "no watch event in 10 s") }
-    guard let event = try client.nextWatchEvent() else { throw NoEvent(description: "readable without event") }
+    guard let event = try client.nextWatchEvent() else { throw NoEvent(description: "readable, no event") }
     return event
   }
 }

@@ -52,7 +52,9 @@ import Testing
   }
 
   @Test func absolutePathsAreWhatXenstoredTakes() {
-    for path in ["/a", "/local/domain/5/device/vbd/51712", "/a-b_c@D/0", "/" + String(repeating: "x", count: 3071)] {
+    for path in [
+      "/a", "/local/domain/5/device/vbd/51712", "/a-b_c@D/0", "/" + String(repeating: "x", count: 3071),
+    ] {
       #expect(StoreValue.isAbsolutePath(path), "\(path)")
     }
     for path in [

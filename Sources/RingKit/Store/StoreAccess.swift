@@ -17,7 +17,7 @@ public protocol StoreAccess {
   func remove(_ path: String) throws(StoreError)
 
   /// The names of a node's children, or nil when there is no such node. Only for trees that guests cannot
-  /// write: a long list is fetched in parts and begun anew whenever it changes meanwhile.
+  /// write: a long list is fetched in parts, and begun anew as often as it changes meanwhile.
   func list(_ path: String) throws(StoreError) -> [String]?
 
   /// Who may use a node, or nil when there is no such node. The first entry is the owner, who may always do
@@ -34,8 +34,8 @@ public protocol StoreAccess {
 /// A connection to xenstore: the tree, transactions and watches.
 public protocol StoreSession: StoreAccess {
   /// Runs `body` in a transaction and commits it; with a conflicting change meanwhile it runs again, at most
-  /// `attempts` times. An error from `body` abandons the transaction. `body` must do no other work than on its
-  /// argument: it may run often, and others wait for it.
+  /// `attempts` times. An error from `body` abandons the transaction. `body` must do no other work than on
+  /// its argument: it may run often, and others wait for it.
   func transaction<Result>(
     attempts: Int, _ body: (any StoreAccess) throws(StoreError) -> Result
   ) throws(StoreError) -> Result

@@ -4,9 +4,9 @@ import Synchronization
 
 /// A connection to xenstore over libxenstore: a daemon's unix socket, or /dev/xen/xenbus in a driver domain.
 ///
-/// It belongs to the thread that opened it. Calls wait for the daemon, so it is control plane only. libxenstore
-/// of Xen 4.17 sets and restores SIGPIPE's action around each call: the program ignores that signal from its
-/// start.
+/// It belongs to the thread that opened it. Calls wait for the daemon, so it is control plane only.
+/// libxenstore of Xen 4.17 sets and restores SIGPIPE's action around each call: the program ignores that
+/// signal from its start.
 @safe
 public final class StoreClient: StoreSession {
   // Sound: opened in init, closed in deinit, used by one thread only.
@@ -148,8 +148,8 @@ public final class StoreClient: StoreSession {
     throw .conflicts(attempts: attempts)
   }
 
-  /// Steps back for up to 10 ms, by chance, once the first attempts have failed: two that conflict in lock step
-  /// would do so for ever.
+  /// Steps back for up to 10 ms, by chance, once the first attempts have failed: two that conflict in lock
+  /// step would do so for ever.
   private func pause(after attempt: Int) {
     guard attempt >= 4 else { return }
     usleep(UInt32.random(in: 0...10_000))
@@ -280,7 +280,8 @@ public final class StoreClient: StoreSession {
     case EBADF, EPIPE, ECONNRESET, EIO:
       return .connectionLost(operation: operation)
     case EINVAL:
-      // Also what a call says whose answer was cut off; then the descriptor is closed, and another call fails.
+      // Also what a call says whose answer was cut off; then the descriptor is closed, and another call
+      // fails.
       var length: UInt32 = 0
       // Sound: the result is ours to free.
       if let value = unsafe xs_read(handle, Self.none, "domid", &length) {

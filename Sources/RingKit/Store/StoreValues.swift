@@ -1,6 +1,7 @@
 /// Typed nodes: the only way in which numbers, flags and words that a guest can write enter the program.
 ///
-/// Each parse takes the whole value or throws ``StoreError/badValue(path:value:expected:)`` (XSA-175's class).
+/// Each parse takes the whole value or throws ``StoreError/badValue(path:value:expected:)`` (XSA-175's
+/// class).
 extension StoreAccess {
   /// A node's text; throws ``StoreError/missing(path:)`` when there is no such node.
   public func text(_ path: String) throws(StoreError) -> String {
@@ -89,8 +90,8 @@ public enum StoreValue {
     return range.contains(number) ? number : nil
   }
 
-  /// True for an absolute path as xenstored takes it: at most 3072 bytes of letters, digits and "-/_@", with no
-  /// empty component (xs_wire.h, XENSTORE_ABS_PATH_MAX; xenstore.txt on permitted characters).
+  /// True for an absolute path as xenstored takes it: at most 3072 bytes of letters, digits and "-/_@", with
+  /// no empty component (xs_wire.h, XENSTORE_ABS_PATH_MAX; xenstore.txt on permitted characters).
   public static func isAbsolutePath(_ path: String) -> Bool {
     let bytes = path.utf8
     guard bytes.count > 1, bytes.count <= 3072, bytes.first == UInt8(ascii: "/") else { return false }
