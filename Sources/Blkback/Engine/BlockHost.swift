@@ -1,0 +1,76 @@
+public import RingKit
+
+/// A guest page that stays mapped, pinned for one use.
+@frozen
+public struct PinnedPage: BitwiseCopyable, Sendable {
+  /// Names the mapping until it is unpinned.
+  public var handle: UInt32
+  /// The whole page.
+  public var segment: IOSegment
+
+  /// Joins a handle and its page.
+  @inlinable
+  public init(handle: UInt32, segment: IOSegment) {
+    self.handle = handle
+    self.segment = segment
+  }
+}
+
+/// What the medium below a disk demands of a transfer.
+@frozen
+public struct MediumGeometry: BitwiseCopyable, Sendable, Equatable {
+  /// Offsets and lengths of transfers are multiples of this: a power of two, at least 512.
+  public var blockByteCount: Int
+  /// Addresses of transfer memory are multiples of this: a power of two, at most 4096.
+  public var memoryAlignment: Int
+
+  /// Describes a medium.
+  @inlinable
+  public init(blockByteCount: Int, memoryAlignment: Int) {
+    precondition(blockByteCount >= 512 && blockByteCount.nonzeroBitCount == 1)
+    precondition(memoryAlignment >= 1 && memoryAlignment.nonzeroBitCount == 1)
+    self.blockByteCount = blockByteCount
+    self.memoryAlignment = memoryAlignment
+  }
+}
+
+/// The world as a block queue sees it: everything the engine does to it is one of these calls.
+///
+/// Storage calls only begin; their end comes later through ``BlockQueueEngine/complete(token:result:host:)``,
+/// exactly once for each, never from within the call.
+public protocol BlockHost: ~Copyable {
+  /// What the medium demands.
+  var medium: MediumGeometry { get }
+  /// True once data may have been lost: from then on no write and no flush may succeed (decision 7).
+  var isFenced: Bool { get }
+
+  /// Private page-aligned memory, or nil when the pool or the guest's share of it is used up.
+  mutating func allocateBuffer(byteCount: Int) -> IOBuffer?
+  /// Gives memory back.
+  mutating func releaseBuffer(_ buffer: IOBuffer)
+
+  /// Pins the persistent mapping of a granted page, mapping it when it is new. Nil when it cannot be mapped now:
+  /// the caller copies instead.
+  mutating func pin(_ reference: GrantReference) -> PinnedPage?
+  /// Ends one use of a mapping; the mapping itself stays.
+  mutating func unpin(_ handle: UInt32)
+  /// Does the grant copies and sets each one's status.
+  mutating func copy(_ batch: inout GrantCopyBatch)
+
+  /// Sets one entry of the table of transfer vectors.
+  mutating func setVector(_ segment: IOSegment, at index: Int)
+  /// Reads one entry back.
+  func vector(at index: Int) -> IOSegment
+
+  /// Begins reading at byte `offset` of the medium into vectors `first..<first+count`.
+  mutating func read(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64)
+  /// Begins writing.
+  mutating func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64)
+  /// Begins bringing all completed writes to stable storage.
+  mutating func flush(token: UInt32)
+  /// Latches the loss of data; `errno` says why.
+  mutating func fence(errno: Int32)
+
+  /// Signals the frontend.
+  mutating func notify()
+}
