@@ -1,0 +1,126 @@
+public import RingKit
+import Synchronization
+
+/// A queue's counters, published by its thread after each turn and read by anyone.
+public final class BlockStatistics: Sendable {
+  /// What can be read.
+  public struct Snapshot: Sendable, Equatable {
+    /// What the queue has done.
+    public var counters = BlockCounters()
+    /// Requests taken and not answered.
+    public var inFlightCount = 0
+    /// Guest pages that are mapped persistently.
+    public var persistentPageCount = 0
+  }
+
+  private let state = Mutex(Snapshot())
+
+  /// Nothing done yet.
+  public init() {}
+
+  /// The latest published numbers.
+  public var snapshot: Snapshot { state.withLock { $0 } }
+
+  func publish(_ snapshot: Snapshot) { state.withLock { $0 = snapshot } }
+}
+
+/// One connected queue of a disk, as its data thread runs it.
+public final class BlockQueue: DataQueue {
+  private var engine: BlockQueueEngine<RingBlockHost>
+  private var host: RingBlockHost
+  private let statistics: BlockStatistics
+  private let reportFault: @Sendable (VbdError) -> Void
+  private var onDrained: (() -> Void)?
+  private var isBroken = false
+  private var wasKicked = false
+  private var spuriousKicksInRow: UInt64 = 0
+
+  /// Joins an engine and its world. `reportFault` hears once of a frontend that broke the ring's rules.
+  init(
+    engine: consuming BlockQueueEngine<RingBlockHost>, host: consuming RingBlockHost, statistics: BlockStatistics,
+    reportFault: @escaping @Sendable (VbdError) -> Void
+  ) {
+    self.engine = engine
+    self.host = host
+    self.statistics = statistics
+    self.reportFault = reportFault
+  }
+
+  /// Tells the queue under which names its thread runs it.
+  func adopt(key: QueueKey, port: Port) { host.adopt(key: key, port: port) }
+
+  /// The frontend's event came.
+  public func kicked() { wasKicked = true }
+
+  /// An I/O of this queue ended.
+  public func completed(token: UInt32, result: Int32) {
+    engine.complete(token: token, result: result, host: &host)
+  }
+
+  /// Stops taking requests; `onDrained` is called on the data thread once those taken are finished.
+  func close(onDrained: @escaping () -> Void) {
+    engine.beginClosing()
+    self.onDrained = onDrained
+  }
+
+  /// Does a bounded amount of work.
+  public func run(now: UInt64) -> QueueTurn {
+    let before = engine.counters
+    let taken = engine.takenCount
+    while let done = host.takeImmediate() {
+      engine.complete(token: done.token, result: done.result, host: &host)
+    }
+    let turn = engine.run(host: &host)
+    let tookSomething = engine.takenCount != taken
+    if wasKicked {
+      engine.counters.kicks += 1
+      if tookSomething {
+        spuriousKicksInRow = 0
+      } else {
+        engine.counters.spuriousKicks += 1
+        spuriousKicksInRow += 1
+      }
+    }
+    if engine.counters != before { publishStatistics() }
+    wasKicked = false
+    if engine.inFlightCount == 0, let onDrained {
+      self.onDrained = nil
+      publishStatistics()
+      onDrained()
+      return .idle(unmaskAfterNanoseconds: 0)
+    }
+    if host.hasImmediate { return .again }
+    switch turn {
+    case .more: return .again
+    case .idle:
+      // Only another queue's I/O can free what this one waits for, and nobody tells of that.
+      if engine.isStarved { host.runAgain(atNanoseconds: now + 1_000_000) }
+      return .idle(unmaskAfterNanoseconds: unmaskDelayNanoseconds)
+    case .broken(let error):
+      if !isBroken {
+        isBroken = true
+        reportFault(VbdError("the frontend broke the ring: \(error); its requests are no longer served"))
+      }
+      // A broken ring has nothing to say: its port stays masked for as long as the back-off allows.
+      return .idle(unmaskAfterNanoseconds: Self.longestDelayNanoseconds)
+    }
+  }
+
+  /// Kicks that find nothing delay the next: 1 ms, 2 ms, ... up to 1 s (XSA-332's back-off does not reach userspace).
+  /// The first few are free, because a late kick for requests already taken is ordinary.
+  private var unmaskDelayNanoseconds: UInt64 {
+    guard spuriousKicksInRow > Self.freeSpuriousKicks else { return 0 }
+    let exponent = min(spuriousKicksInRow - Self.freeSpuriousKicks - 1, 10)
+    return min(1_000_000 << exponent, Self.longestDelayNanoseconds)
+  }
+
+  private static var freeSpuriousKicks: UInt64 { 8 }
+  private static var longestDelayNanoseconds: UInt64 { 1_000_000_000 }
+
+  private func publishStatistics() {
+    statistics.publish(
+      BlockStatistics.Snapshot(
+        counters: engine.counters, inFlightCount: engine.inFlightCount,
+        persistentPageCount: host.persistentPageCount))
+  }
+}
