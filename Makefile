@@ -1,0 +1,48 @@
+# Ringback: Xen PV backends in userspace. `make help` lists what can be made.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+RELEASE_FLAGS := -c release -Xswiftc -cross-module-optimization --static-swift-stdlib
+BINARY := .build/release/ringback
+REPORTS := .build/reports
+
+.PHONY: help packages lab-packages build release demo test unit lint lab lab-smoke bench clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+packages: ## install the Debian packages that building and testing miss
+	@scripts/install-packages libxen-dev liburing-dev libaio-dev pkg-config xenstore-utils e2fsprogs
+
+lab-packages: packages ## install what the lab (real Xen under QEMU) misses on this machine
+	@scripts/install-packages qemu-system-x86 busybox-static cpio
+
+build: packages ## build everything, debug
+	swift build --build-tests
+
+release: packages ## build the daemon, optimised, with the Swift runtime inside
+	swift build $(RELEASE_FLAGS) --product ringback
+
+demo: release ## serve a disk to a guest process on this machine, without Xen
+	@$(BINARY) demo
+
+unit: build ## unit, oracle, tidy and Loopback end-to-end tests
+	swift test
+
+lint: ## check the formatting
+	swift format lint --recursive --strict Sources Tests Package.swift
+
+lab-smoke: release lab-packages ## a real Linux guest on real Xen mounts and verifies a disk, in short
+	Lab/run --binary $(BINARY) --smoke
+
+lab: release lab-packages ## every scenario of the lab
+	Lab/run --binary $(BINARY) --all
+
+test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
+	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory lab-smoke
+	@echo "ringback: all tests passed"
+
+clean: ## remove what was built
+	rm -rf .build
