@@ -11,49 +11,49 @@ public struct SlotCopy: BitwiseCopyable, Sendable {
   public static var capacity: Int { @inlinable get { 128 } }
 
   /// A copy of zeroes.
-  @inlinable
+  @inlinable @inline(__always)
   public init() { words = InlineArray(repeating: 0) }
 
   // Sound in all accessors: a raw span checks the offset, and any bit pattern is a valid integer.
 
   /// The byte at `offset`; traps past byte 127.
-  @inlinable
+  @inlinable @inline(__always)
   public func uint8(at offset: Int) -> UInt8 {
     unsafe words.span.bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt8.self)
   }
 
   /// The 16-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public func uint16(at offset: Int) -> UInt16 {
     unsafe words.span.bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt16.self)
   }
 
   /// The 32-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public func uint32(at offset: Int) -> UInt32 {
     unsafe words.span.bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt32.self)
   }
 
   /// The 64-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public func uint64(at offset: Int) -> UInt64 {
     unsafe words.span.bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt64.self)
   }
 
   /// Writes the byte at `offset`; traps past byte 127.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func setUInt8(_ value: UInt8, at offset: Int) { set(value, at: offset) }
 
   /// Writes the 16-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func setUInt16(_ value: UInt16, at offset: Int) { set(value, at: offset) }
 
   /// Writes the 32-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func setUInt32(_ value: UInt32, at offset: Int) { set(value, at: offset) }
 
   /// Writes the 64-bit field at `offset`; traps unless it lies within the copy.
-  @inlinable
+  @inlinable @inline(__always)
   public mutating func setUInt64(_ value: UInt64, at offset: Int) { set(value, at: offset) }
 
   @inlinable @inline(__always)
@@ -64,6 +64,6 @@ public struct SlotCopy: BitwiseCopyable, Sendable {
   }
 
   /// The copy's first `count` bytes, to move them in bulk (an indirect page, a trace); traps past 128.
-  @inlinable
+  @inlinable @inline(__always)
   public func withBytes<Result>(_ body: (RawSpan) -> Result) -> Result { body(unsafe words.span.bytes) }
 }
