@@ -62,8 +62,4 @@ public struct SlotCopy: BitwiseCopyable, Sendable {
     var bytes = unsafe span.mutableBytes
     bytes.storeBytes(of: value, toByteOffset: offset, as: Field.self)
   }
-
-  /// The copy's first `count` bytes, to move them in bulk (an indirect page, a trace); traps past 128.
-  @inlinable @inline(__always)
-  public func withBytes<Result>(_ body: (RawSpan) -> Result) -> Result { body(unsafe words.span.bytes) }
 }
