@@ -32,7 +32,9 @@ struct RingAttachTests {
   }
 
   /// BACK_RING_ATTACH at `rsp_prod`, up to a full ring of requests and no further.
-  @Test(arguments: [0, 5, 0xFFFF_FFF0, 0xFFFF_FFFF] as [UInt32], [0, 1, 32, 33, 0x8000_0000, 0xFFFF_FFFF] as [UInt32])
+  @Test(
+    arguments: [0, 5, 0xFFFF_FFF0, 0xFFFF_FFFF] as [UInt32],
+    [0, 1, 32, 33, 0x8000_0000, 0xFFFF_FFFF] as [UInt32])
   func attachesAtTheResponseProducer(responses: UInt32, requests: UInt32) throws {
     let pages = try Self.pages(requestProducer: responses &+ requests, responseProducer: responses)
     if requests <= 32 {
@@ -46,8 +48,8 @@ struct RingAttachTests {
     }
   }
 
-  /// A second process goes on at the first one's position: nothing is taken twice, and what is unanswered can be
-  /// answered, across the wrap.
+  /// A second process goes on at the first one's position: nothing is taken twice, and what is unanswered can
+  /// be answered, across the wrap.
   @Test func resumesWhereAnotherStood() throws {
     let start: UInt32 = 0xFFFF_FFF8
     let pages = try MappedPages.anonymous(pageCount: 1)
@@ -74,7 +76,8 @@ struct RingAttachTests {
     _ = second.publish()
     #expect(try front.refreshResponses() == 20)
     for number in 0..<20 {
-      #expect(front.nextResponse(byteCount: 16) == SlotCopy(seed: 100 + number, byteCount: 16).bytes(count: 16))
+      let expected = SlotCopy(seed: 100 + number, byteCount: 16).bytes(count: 16)
+      #expect(front.nextResponse(byteCount: 16) == expected)
     }
   }
 
@@ -95,7 +98,8 @@ struct RingAttachTests {
     #expect(throws: RingError.producerOverflow(producer: 40, consumer: 7, slots: 32)) {
       _ = try BackRing(pages: pages, slotByteCount: 112, resumingAt: Self.position(7, 7, 7))
     }
-    #expect(try BackRing(pages: pages, slotByteCount: 112, resumingAt: Self.position(8, 8, 8)).unconsumed == 32)
+    let full = try BackRing(pages: pages, slotByteCount: 112, resumingAt: Self.position(8, 8, 8))
+    #expect(full.unconsumed == 32)
   }
 
   /// Messages name the indices and say what ends the trouble.

@@ -5,8 +5,8 @@ import Testing
 struct RingBackTests {
   static let start: UInt32 = 0xFFFF_FFF0
 
-  /// A ring in mid-life on pages where 20 requests came, 17 were taken and 9 of those answered: 32 slots, and the
-  /// counters have wrapped.
+  /// A ring in mid-life on pages where 20 requests came, 17 were taken and 9 of those answered: 32 slots, and
+  /// the counters have wrapped.
   static func midLife(_ pages: MappedPages) throws -> BackRing {
     var front = FrontRing(pages: pages, slotByteCount: 112, startingAt: start)
     var back = try BackRing(attaching: pages, slotByteCount: 112)

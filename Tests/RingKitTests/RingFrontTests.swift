@@ -5,7 +5,8 @@ import Testing
 struct RingFrontTests {
   static let start: UInt32 = 0xFFFF_FFF0
 
-  /// A ring on which 20 requests were pushed, 2 more placed, and 5 of 9 responses taken: 32 slots, wrapped counters.
+  /// A ring on which 20 requests were pushed, 2 more placed, and 5 of 9 responses taken: 32 slots, wrapped
+  /// counters.
   static func midLife(_ pages: MappedPages) throws -> FrontRing {
     var front = FrontRing(pages: pages, slotByteCount: 112, startingAt: start)
     for number in 0..<20 { front.place(SlotCopy(seed: number, byteCount: 112)) }
@@ -56,7 +57,8 @@ struct RingFrontTests {
     #expect(pages.allBytes() == expected)
   }
 
-  /// Offsets of `rsp_prod` from the response consumer, where 15 requests are outstanding, and the verdict of each.
+  /// Offsets of `rsp_prod` from the response consumer, where 15 requests are outstanding, and the verdict of
+  /// each.
   @Test(arguments: [
     (0, nil), (4, nil), (15, nil),
     (16, "overflow"), (17, "overflow"), (32, "overflow"), (33, "overflow"), (1 << 31, "overflow"),
@@ -125,8 +127,8 @@ struct RingFrontTests {
     }
   }
 
-  /// An event asked for after n responses comes with the n-th one and with no other, or the call says that as many
-  /// are there.
+  /// An event asked for after n responses comes with the n-th one and with no other, or the call says that as
+  /// many are there.
   @Test(arguments: 1...6, 0...6)
   func eventAfterSeveralResponses(count: Int, early: Int) throws {
     let pages = try MappedPages.anonymous(pageCount: 1)

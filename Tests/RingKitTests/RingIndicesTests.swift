@@ -2,13 +2,14 @@ import Testing
 
 @testable import RingKit
 
-/// Every state of 8-bit counters in rings of 1 to 8 slots, on the code that runs with 32-bit ones; the expectation
-/// is worked out in plain integers, without wrapping arithmetic.
+/// Every state of 8-bit counters in rings of 1 to 8 slots, on the code that runs with 32-bit ones; the
+/// expectation is worked out in plain integers, without wrapping arithmetic.
 struct RingIndicesTests {
   /// How far `to` lies behind `from` going up, 0...255.
   static func distance(from: UInt8, to: UInt8) -> Int { (Int(to) - Int(from) + 256) % 256 }
 
-  /// All (rsp_prod_pvt, req_cons, req_prod): possible states are accepted as such, and each producer is judged.
+  /// All (rsp_prod_pvt, req_cons, req_prod): possible states are accepted as such, and each producer is
+  /// judged.
   @Test(arguments: 1...8 as ClosedRange<UInt8>)
   func backendJudgesEveryProducer(slots: UInt8) {
     var wrong: [String] = []

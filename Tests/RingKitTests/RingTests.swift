@@ -3,7 +3,8 @@ import Testing
 
 /// What both ends do together, over every slot size and order that a protocol uses.
 struct RingTests {
-  /// Requests go over and responses come back, byte for byte, through several laps and over the counters' wrap.
+  /// Requests go over and responses come back, byte for byte, through several laps and over the counters'
+  /// wrap.
   @Test(arguments: [108, 112, 12, 8, 16], 0...4)
   func messagesArriveWhole(slotByteCount: Int, order: Int) throws {
     let pages = try MappedPages.anonymous(pageCount: 1 << order)

@@ -5,7 +5,8 @@ import Synchronization
 import Testing
 
 /// Both ends on threads of their own, sleeping whenever a final check allows it: the memory order of the real
-/// machine instead of an imagined one. A lost wake-up, or a message seen before its bytes, ends it with a failure.
+/// machine instead of an imagined one. A lost wake-up, or a message seen before its bytes, ends it with a
+/// failure.
 struct RingThreadTests {
   /// An event channel in miniature; waiting has a bound.
   final class Channel: Sendable {

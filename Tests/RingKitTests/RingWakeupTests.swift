@@ -1,11 +1,11 @@
 import RingKit
 import Testing
 
-/// No lost wake-up: whenever the other side publishes around our final check, either the check sees the message or
-/// the other side learns that an event is due.
+/// No lost wake-up: whenever the other side publishes around our final check, either the check sees the
+/// message or the other side learns that an event is due.
 ///
-/// The other side publishes in two steps, "store the producer" and "read the event word"; each may fall before the
-/// check, after any of its accesses to the page, or after it.
+/// The other side publishes in two steps, "store the producer" and "read the event word"; each may fall
+/// before the check, after any of its accesses to the page, or after it.
 struct RingWakeupTests {
   static let starts: [UInt32] = [0, 0xFFFF_FFFE, 0xFFFF_FFFF, 0x7FFF_FFFF]
 
@@ -96,8 +96,8 @@ struct RingWakeupTests {
     }
   }
 
-  /// The same with our own frontend as the publisher, the whole check falling inside its push and the other way
-  /// round.
+  /// The same with our own frontend as the publisher, the whole check falling inside its push and the other
+  /// way round.
   @Test(arguments: starts, 0...4)
   func bothEndsOfOurs(start: UInt32, point: Int) throws {
     let pages = try MappedPages.anonymous(pageCount: 1)

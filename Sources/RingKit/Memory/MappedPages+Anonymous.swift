@@ -1,8 +1,8 @@
 import Glibc
 
 extension MappedPages {
-  /// `pageCount` zeroed pages of this process's own memory: what frontends share, and what simulations and tests
-  /// use as a guest's memory. Throws the error of `mmap`.
+  /// `pageCount` zeroed pages of this process's own memory: what frontends share, and what simulations and
+  /// tests use as a guest's memory. Throws the error of `mmap`.
   public static func anonymous(pageCount: Int) throws(SystemError) -> MappedPages {
     precondition(pageCount > 0)
     // Sound: the kernel chooses the address, and the mapping is handed to the one owner that unmaps it.

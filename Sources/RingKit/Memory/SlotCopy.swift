@@ -1,8 +1,8 @@
 /// Private copy of one ring slot: the only form in which a request or response is looked at (XSA-155).
 ///
-/// It holds up to 128 bytes, more than any slot of blkif.h or netif.h. Fields are read in the byte order of the
-/// machine, as the rings of Xen have it, and may lie at any offset: in the x86_32 layout of blkif.h a 64-bit field
-/// lies at a multiple of 4.
+/// It holds up to 128 bytes, more than any slot of blkif.h or netif.h. Fields are read in the byte order of
+/// the machine, as the rings of Xen have it, and may lie at any offset: in the x86_32 layout of blkif.h a
+/// 64-bit field lies at a multiple of 4.
 @frozen @safe
 public struct SlotCopy: BitwiseCopyable, Sendable {
   @usableFromInline var words: InlineArray<16, UInt64>

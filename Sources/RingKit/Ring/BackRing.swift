@@ -1,9 +1,9 @@
-/// The backend's end of a shared ring (ring.h, BACK_RING_*): takes requests, each copied out once, and publishes
-/// responses.
+/// The backend's end of a shared ring (ring.h, BACK_RING_*): takes requests, each copied out once, and
+/// publishes responses.
 ///
-/// The frontend may write anything to the pages at any time. All it can achieve is an error of ``refresh()`` or
-/// ``finalCheck()``; with the first one the ring is broken for good, and its pages are not touched again. The ring
-/// owns the mapping and belongs to one thread.
+/// The frontend may write anything to the pages at any time. All it can achieve is an error of ``refresh()``
+/// or ``finalCheck()``; with the first one the ring is broken for good, and its pages are not touched again.
+/// The ring owns the mapping and belongs to one thread.
 @frozen
 public struct BackRing: ~Copyable {
   @usableFromInline let shared: SharedRing
@@ -12,15 +12,16 @@ public struct BackRing: ~Copyable {
 
   /// A ring that was never used, with all counters at 0 (ring.h, BACK_RING_INIT).
   ///
-  /// `slotByteCount` is the protocol's larger message: 4 to 128 bytes, a multiple of 4. Throws if the frontend's
-  /// producer already overruns the ring.
+  /// `slotByteCount` is the protocol's larger message: 4 to 128 bytes, a multiple of 4. Throws if the
+  /// frontend's producer already overruns the ring.
   public init(pages: MappedPages, slotByteCount: Int) throws(RingError) {
     let start = RingPosition(requestConsumer: 0, responseProducer: 0, responseProducerPrivate: 0)
     try self.init(pages: pages, slotByteCount: slotByteCount, resumingAt: start)
   }
 
-  /// A ring that may have been used before by a backend which answered all it took: counting goes on at the page's
-  /// `rsp_prod` (ring.h, BACK_RING_ATTACH). Throws if `req_prod` is further ahead of it than there are slots.
+  /// A ring that may have been used before by a backend which answered all it took: counting goes on at the
+  /// page's `rsp_prod` (ring.h, BACK_RING_ATTACH). Throws if `req_prod` is further ahead of it than there are
+  /// slots.
   public init(attaching pages: MappedPages, slotByteCount: Int) throws(RingError) {
     let shared = SharedRing(pages: pages, slotByteCount: slotByteCount)
     let producer = shared.loadProducer(.responseProducer)
@@ -30,8 +31,8 @@ public struct BackRing: ~Copyable {
     self.init(shared: shared, indices: indices)
   }
 
-  /// A ring that another process served until `position`, which it kept outside of itself. Throws if the position is
-  /// impossible, or if the frontend's producer contradicts it.
+  /// A ring that another process served until `position`, which it kept outside of itself. Throws if the
+  /// position is impossible, or if the frontend's producer contradicts it.
   public init(pages: MappedPages, slotByteCount: Int, resumingAt position: RingPosition) throws(RingError) {
     let shared = SharedRing(pages: pages, slotByteCount: slotByteCount)
     let indices = try BackRing.indices(of: shared, at: position)
@@ -114,8 +115,8 @@ public struct BackRing: ~Copyable {
   @inlinable
   public mutating func publish() -> Bool { publish(afterEachAccess: {}) }
 
-  /// ``publish()``, with the other side free to act after each access to the page: simulations decide there what
-  /// it does at just that moment.
+  /// ``publish()``, with the other side free to act after each access to the page: simulations decide there
+  /// what it does at just that moment.
   @inlinable @inline(__always)
   public mutating func publish(afterEachAccess act: () -> Void) -> Bool {
     let old = indices.published
@@ -129,8 +130,8 @@ public struct BackRing: ~Copyable {
     return ringNotificationIsDue(old: old, new: new, event: event)
   }
 
-  /// The last look before waiting for an event (ring.h, RING_FINAL_CHECK_FOR_REQUESTS): false if no request is left
-  /// and the next one brings an event; true if there is something to take.
+  /// The last look before waiting for an event (ring.h, RING_FINAL_CHECK_FOR_REQUESTS): false if no request
+  /// is left and the next one brings an event; true if there is something to take.
   @inlinable
   public mutating func finalCheck() throws(RingError) -> Bool { try finalCheck(afterEachAccess: {}) }
 

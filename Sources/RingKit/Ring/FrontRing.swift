@@ -1,19 +1,20 @@
 /// The frontend's end of a shared ring (ring.h, FRONT_RING_*): places requests and takes responses.
 ///
 /// It trusts the backend no more than ``BackRing`` trusts a frontend: each response is copied out once, and a
-/// response producer that runs ahead of the requests breaks the ring for good. The ring owns the mapping and belongs
-/// to one thread.
+/// response producer that runs ahead of the requests breaks the ring for good. The ring owns the mapping and
+/// belongs to one thread.
 @frozen
 public struct FrontRing: ~Copyable {
   @usableFromInline let shared: SharedRing
   @usableFromInline var indices: FrontIndices<UInt32>
   @usableFromInline var latchedFault: RingError?
 
-  /// Formats the pages' header for a new ring (ring.h, SHARED_RING_INIT): empty, with an event due for the first
-  /// message of either side.
+  /// Formats the pages' header for a new ring (ring.h, SHARED_RING_INIT): empty, with an event due for the
+  /// first message of either side.
   ///
-  /// `slotByteCount` is the protocol's larger message: 4 to 128 bytes, a multiple of 4. Counters start at `index`: 0
-  /// for a backend that initialises, anything for one that attaches at `rsp_prod`. Slots are left as they are.
+  /// `slotByteCount` is the protocol's larger message: 4 to 128 bytes, a multiple of 4. Counters start at
+  /// `index`: 0 for a backend that initialises, anything for one that attaches at `rsp_prod`. Slots are left
+  /// as they are.
   public init(pages: MappedPages, slotByteCount: Int, startingAt index: UInt32 = 0) {
     shared = SharedRing(pages: pages, slotByteCount: slotByteCount)
     indices = FrontIndices(slotCount: shared.slotCount, startingAt: index)
@@ -39,8 +40,8 @@ public struct FrontRing: ~Copyable {
   /// Responses that the last refresh found and that were not yet taken.
   @inlinable public var unconsumed: Int { Int(indices.unconsumed) }
 
-  /// Writes a request into the next slot, where the backend does not look before ``push()``. Traps if no slot is
-  /// free; a broken ring ignores it.
+  /// Writes a request into the next slot, where the backend does not look before ``push()``. Traps if no slot
+  /// is free; a broken ring ignores it.
   @inlinable
   public mutating func place(_ request: SlotCopy) {
     guard latchedFault == nil else { return }
@@ -52,8 +53,8 @@ public struct FrontRing: ~Copyable {
   @inlinable
   public mutating func push() -> Bool { push(afterEachAccess: {}) }
 
-  /// ``push()``, with the other side free to act after each access to the page: simulations decide there what it
-  /// does at just that moment.
+  /// ``push()``, with the other side free to act after each access to the page: simulations decide there what
+  /// it does at just that moment.
   @inlinable @inline(__always)
   public mutating func push(afterEachAccess act: () -> Void) -> Bool {
     let old = indices.pushed
@@ -77,8 +78,8 @@ public struct FrontRing: ~Copyable {
     return unconsumed
   }
 
-  /// Copies the first `byteCount` bytes (1 to ``slotByteCount``) of the next response out, each once, and frees its
-  /// slot; false if the last refresh found no more. The other bytes of `copy` keep their values.
+  /// Copies the first `byteCount` bytes (1 to ``slotByteCount``) of the next response out, each once, and
+  /// frees its slot; false if the last refresh found no more. The other bytes of `copy` keep their values.
   @inlinable
   public mutating func takeResponse(into copy: inout SlotCopy, byteCount: Int) -> Bool {
     guard let index = indices.take() else { return false }
@@ -86,8 +87,8 @@ public struct FrontRing: ~Copyable {
     return true
   }
 
-  /// The last look before waiting for an event (ring.h, RING_FINAL_CHECK_FOR_RESPONSES): false if no response is
-  /// left and the next one brings an event; true if there is something to take.
+  /// The last look before waiting for an event (ring.h, RING_FINAL_CHECK_FOR_RESPONSES): false if no response
+  /// is left and the next one brings an event; true if there is something to take.
   @inlinable
   public mutating func finalCheckResponses() throws(RingError) -> Bool {
     try finalCheckResponses(afterEachAccess: {})
@@ -103,8 +104,8 @@ public struct FrontRing: ~Copyable {
     return try requestEvent(afterResponses: 1, afterEachAccess: act)
   }
 
-  /// Asks for an event only when `count` (1 to ``slotCount``) responses wait to be taken, and looks once more: true
-  /// if as many are there already, so that no event may come.
+  /// Asks for an event only when `count` (1 to ``slotCount``) responses wait to be taken, and looks once
+  /// more: true if as many are there already, so that no event may come.
   @inlinable
   public mutating func requestEvent(afterResponses count: Int) throws(RingError) -> Bool {
     try requestEvent(afterResponses: count, afterEachAccess: {})

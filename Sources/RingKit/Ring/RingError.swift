@@ -1,5 +1,5 @@
-/// What the other side did to make a ring unusable. The ring refuses all access from then on; the device recovers
-/// when the frontend reconnects with a new ring.
+/// What the other side did to make a ring unusable. The ring refuses all access from then on; the device
+/// recovers when the frontend reconnects with a new ring.
 @frozen
 public enum RingError: Error, Equatable, Sendable, CustomStringConvertible {
   /// The other side's producer ran further ahead than there are slots to fill
@@ -16,8 +16,8 @@ public enum RingError: Error, Equatable, Sendable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .producerOverflow(let producer, let consumer, let slots):
-      "the other side's ring producer \(producer) overruns the ring of \(slots) slots (consumer \(consumer)); "
-        + "the ring is broken until the frontend reconnects"
+      "the other side's ring producer \(producer) overruns the ring of \(slots) slots (consumer "
+        + "\(consumer)); the ring is broken until the frontend reconnects"
     case .producerBehind(let producer, let consumer, let slots):
       "the other side's ring producer went back to \(producer), behind consumer \(consumer), in the ring of "
         + "\(slots) slots; the ring is broken until the frontend reconnects"
@@ -25,13 +25,14 @@ public enum RingError: Error, Equatable, Sendable, CustomStringConvertible {
       "the backend's response producer \(producer) is past the \(outstanding) outstanding requests (consumer "
         + "\(consumer)); the ring is broken until the frontend reconnects"
     case .impossiblePosition(let position, let slots):
-      "the saved position \(position) is impossible in a ring of \(slots) slots; the table it came from is damaged, "
-        + "so the frontend must reconnect"
+      "the saved position \(position) is impossible in a ring of \(slots) slots; the table it came from "
+        + "is damaged, so the frontend must reconnect"
     }
   }
 }
 
-/// Where a backend stands in a ring: enough to go on in another process, with the table of requests in flight.
+/// Where a backend stands in a ring: enough to go on in another process, with the table of requests in
+/// flight.
 ///
 /// Indices are counters modulo 2^32 (ring.h, RING_IDX), and in ring order
 /// `responseProducer <= responseProducerPrivate <= requestConsumer`.

@@ -1,4 +1,5 @@
-/// Where things lie in a shared ring (ring.h, DEFINE_RING_TYPES): a 64-byte header, then a power of two of slots.
+/// Where things lie in a shared ring (ring.h, DEFINE_RING_TYPES): a 64-byte header, then a power of two of
+/// slots.
 @frozen
 public struct RingGeometry: Equatable, Sendable {
   /// Slots in the ring: as many as fit behind the header, rounded down to a power of two.
@@ -17,8 +18,8 @@ public struct RingGeometry: Equatable, Sendable {
   /// Offset of the first slot, in every ABI.
   public static var firstSlotOffset: Int { 64 }
 
-  /// The ring that `pageCount` pages (1 or more) hold with slots of `slotByteCount` bytes (a multiple of 4, up to
-  /// ``SlotCopy/capacity``). Both are the backend's own choice, after it checked the frontend's nodes.
+  /// The ring that `pageCount` pages (1 or more) hold with slots of `slotByteCount` bytes (a multiple of 4,
+  /// up to ``SlotCopy/capacity``). Both are the backend's own choice, after it checked the frontend's nodes.
   public init(pageCount: Int, slotByteCount: Int) {
     precondition(pageCount > 0, "a ring has at least one page")
     precondition(

@@ -18,14 +18,16 @@ func ringNotificationIsDue<Index: FixedWidthInteger & UnsignedInteger>(
   new &- event < new &- old
 }
 
-/// The arithmetic of a ring's backend, without the ring: counters that wrap, and what may be believed of the other
-/// side's counter.
+/// The arithmetic of a ring's backend, without the ring: counters that wrap, and what may be believed of the
+/// other side's counter.
 ///
-/// Generic over the counter's width, so that a test tries every state of 8-bit counters on the code that runs with
-/// 32-bit ones. In ring order `published <= responseProducer <= requestConsumer <= requestProducer`, and
+/// Generic over the counter's width, so that a test tries every state of 8-bit counters on the code that runs
+/// with 32-bit ones. In ring order `published <= responseProducer <= requestConsumer <= requestProducer`, and
 /// `requestProducer <= responseProducer + slotCount`.
 @frozen @usableFromInline
-struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: BitwiseCopyable, Equatable {
+struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>:
+  BitwiseCopyable, Equatable
+{
   /// Slots in the ring, a power of two.
   @usableFromInline let slotCount: Index
   /// The last accepted `req_prod`.
@@ -55,8 +57,8 @@ struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>
   /// Requests taken and not yet answered.
   @inlinable var unanswered: Index { requestConsumer &- responseProducer }
 
-  /// What a `req_prod` read from the page amounts to (ring.h, RING_REQUEST_PROD_OVERFLOW, and one rule more: it
-  /// never goes behind the consumer); if plausible, it is taken over.
+  /// What a `req_prod` read from the page amounts to (ring.h, RING_REQUEST_PROD_OVERFLOW, and one rule more:
+  /// it never goes behind the consumer); if plausible, it is taken over.
   @inlinable
   mutating func accept(_ producer: Index) -> RingVerdict {
     // One comparison covers both faults: a producer behind the consumer is far ahead of it, modulo the width.
@@ -93,7 +95,9 @@ struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>
 /// In ring order `responseConsumer <= responseProducer <= pushed <= requestProducer`, and
 /// `requestProducer <= responseConsumer + slotCount`.
 @frozen @usableFromInline
-struct FrontIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>: BitwiseCopyable, Equatable {
+struct FrontIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>:
+  BitwiseCopyable, Equatable
+{
   /// Slots in the ring, a power of two.
   @usableFromInline let slotCount: Index
   /// The next request to write (`req_prod_pvt`).

@@ -1,11 +1,11 @@
 public import CShared
 
-/// The words and slots of a ring in shared pages, as both ends reach them: every access names a header word or an
-/// index, and an index always falls inside the mapping because it is masked.
+/// The words and slots of a ring in shared pages, as both ends reach them: every access names a header word
+/// or an index, and an index always falls inside the mapping because it is masked.
 @frozen @usableFromInline @safe
 struct SharedRing: ~Copyable {
-  // Sound: `pages` keeps the mapping alive as long as the pointers into it, neither ever changes, and the geometry
-  // was computed from the mapping's own size. Shared bytes are touched only through CShared.
+  // Sound: `pages` keeps the mapping alive as long as the pointers into it, neither ever changes, and the
+  // geometry was computed from the mapping's own size. Shared bytes are touched only through CShared.
   @usableFromInline let pages: MappedPages
   @usableFromInline let header: UnsafeMutablePointer<UInt32>
   @usableFromInline let firstSlot: UnsafeMutableRawPointer

@@ -1,2 +1,2 @@
-#include <xen/io/ring.h>
 #include "blkif_oracle.h"
+#include "ring_oracle.h"
