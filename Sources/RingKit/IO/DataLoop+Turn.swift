@@ -23,7 +23,10 @@ extension DataLoop {
     }
     unsafe state.pointee.turns &+= 1
     unsafe state.pointee.now = MonotonicClock.nowNanoseconds()
-    while let completion = ring.nextCompletion() {
+    // What a queue prepares here may complete at once: the bound keeps this turn from going on for ever.
+    var budget = ring.completionCapacity
+    while budget > 0, let completion = ring.nextCompletion() {
+      budget -= 1
       if LoopToken.isQueue(completion.token) {
         deliver(completion)
       } else {

@@ -13,8 +13,8 @@ extension IOUring {
     return ring
   }
 
-  /// What a failed io_uring_setup means and how to mend it.
-  static func refusal(errno code: Int32) -> HostError {
+  /// What an error number of io_uring_setup means and how to mend it.
+  public static func refusal(errno code: Int32) -> HostError {
     switch code {
     case ENOSYS:
       return HostError(
@@ -22,8 +22,8 @@ extension IOUring {
     case EPERM:
       return HostError(
         "io_uring: the kernel forbids it to this process; run `sysctl kernel.io_uring_disabled=0` (value 1"
-          + " allows it to CAP_SYS_ADMIN and the group kernel.io_uring_group), and allow the io_uring calls in"
-          + " a container's seccomp profile")
+          + " allows it to CAP_SYS_ADMIN and the group kernel.io_uring_group), and allow the io_uring calls"
+          + " in a container's seccomp profile")
     case ENOMEM:
       return HostError(
         "io_uring: no memory for the ring; raise the locked-memory limit (LimitMEMLOCK=infinity in the"

@@ -104,6 +104,9 @@ public final class IOUring {
   /// Requests prepared but not handed to the kernel yet.
   @inlinable public var unsubmittedCount: UInt32 { unsafe io_uring_sq_ready(ring) }
 
+  /// Completions the ring holds; more wait in the kernel.
+  @inlinable public var completionCapacity: UInt32 { unsafe ring.pointee.cq.ring_entries }
+
   /// The oldest completion that has arrived, nil when there is none. Never enters the kernel.
   @inlinable
   public func nextCompletion() -> IOCompletion? {
