@@ -64,7 +64,8 @@ import Testing
       let fills = step / 100 % 2 == 0
       if model.taken.isEmpty || Int.random(in: 0..<10, using: &generator) < (fills ? 8 : 2) {
         let order = Int.random(in: 0...8, using: &generator)
-        try model.allocate(byteCount: Int.random(in: max(1, 2048 << order)...(4096 << order), using: &generator))
+        try model.allocate(
+          byteCount: Int.random(in: max(1, 2048 << order)...(4096 << order), using: &generator))
       } else {
         model.release(at: Int.random(in: 0..<model.taken.count, using: &generator))
       }

@@ -104,7 +104,9 @@ import Testing
     let descriptor = try open(directory.file("image", byteCount: 512))
     defer { close(descriptor) }
     var files: [IOFile] = []
-    while files.last?.isRegistered ?? true, files.count < 5000 { files.append(ring.register(descriptor: descriptor)) }
+    while files.last?.isRegistered ?? true, files.count < 5000 {
+      files.append(ring.register(descriptor: descriptor))
+    }
     #expect(files.last == IOFile(descriptor: descriptor))
     ring.unregister(files[3])
     #expect(ring.register(descriptor: descriptor) == files[3])
@@ -209,7 +211,9 @@ import Testing
     #expect(MonotonicClock.nowNanoseconds() >= deadline)
   }
 
-  @Test(arguments: [IOAllocation.punchHole, .zero]) func rangesReadAsZerosAfterwards(mode: IOAllocation) throws {
+  @Test(arguments: [IOAllocation.punchHole, .zero]) func rangesReadAsZerosAfterwards(mode: IOAllocation)
+    throws
+  {
     let descriptor = try open(directory.file("image", byteCount: 16384))
     defer { close(descriptor) }
     let file = IOFile(descriptor: descriptor)
