@@ -33,6 +33,11 @@ struct StoreConnection {
   private(set) var output = StoreOutput()
   /// Set when the client broke the protocol or its domain is gone: nothing more is read from it or sent to it.
   private(set) var isClosed = false
+  private var nextSerial: UInt64 = 0
+  /// For each outstanding request, how many of its messages (its reply, events it caused) are unsent.
+  private var outstanding: [UInt64: Int] = [:]
+  /// Causes of messages that were dropped when the connection closed.
+  private var abandoned: [StoreCause] = []
 
   init(id: Int, domain: UInt16) {
     self.id = id
@@ -49,7 +54,7 @@ struct StoreConnection {
   /// True while the client keeps up with what it is sent, so that its requests may be looked at.
   func acceptsRequests(_ quota: StoreQuota?) -> Bool {
     guard !isClosed else { return false }
-    if let quota { return output.replies < quota.outstandingRequests }
+    if let quota { return outstanding.count < quota.outstandingRequests }
     return output.bufferedBytes < Self.replyBytesMax
   }
 
@@ -69,30 +74,53 @@ struct StoreConnection {
     }
   }
 
-  mutating func reply(_ message: StoreMessage) {
-    guard !isClosed else { return }
-    output.append(reply: message)
+  /// The cause that stands for the request being answered; none for domain 0, which nothing limits.
+  mutating func beginRequest() -> StoreCause? {
+    guard domain != 0 else { return nil }
+    nextSerial += 1
+    return StoreCause(connection: id, serial: nextSerial)
   }
 
-  /// Tells the client of a change. An event too long for the wire is dropped, as xenstored does; so is one
-  /// for an unprivileged domain that lets too many pile up.
-  mutating func notify(_ payload: [UInt8], _ quota: StoreQuota?) {
-    guard !isClosed, payload.count <= StoreMessage.payloadBytesMax else { return }
+  mutating func addOutstanding(_ serial: UInt64) { outstanding[serial, default: 0] += 1 }
+
+  mutating func settle(_ serial: UInt64) {
+    guard let left = outstanding[serial] else { return }
+    outstanding[serial] = left > 1 ? left - 1 : nil
+  }
+
+  /// Queues a reply.
+  mutating func reply(_ message: StoreMessage, _ cause: StoreCause?) {
+    guard !isClosed else { return }
+    output.append(reply: message, cause)
+    if let cause { addOutstanding(cause.serial) }
+  }
+
+  /// Tells the client of a change; true if that is one more message to be sent. An event too long for the
+  /// wire is dropped, as xenstored does; so is one for an unprivileged domain that lets too many pile up.
+  mutating func notify(_ payload: [UInt8], _ cause: StoreCause?, _ quota: StoreQuota?) -> Bool {
+    guard !isClosed, payload.count <= StoreMessage.payloadBytesMax else { return false }
     if output.bufferedBytes + payload.count > quota?.outputBytes ?? Self.outputBytesMax {
       if quota == nil { close() }
-      return
+      return false
     }
-    output.append(event: payload)
+    return output.append(event: payload, cause)
   }
 
-  mutating func didSend(_ count: Int) { output.didSend(count) }
+  mutating func didSend(_ count: Int) -> StoreCause? { output.didSend(count) }
 
   /// Gives the client up and forgets all it had.
   mutating func close() {
     isClosed = true
     reset()
+    abandoned += output.causes
     input = StoreFrameReader()
     output = StoreOutput()
+    outstanding = [:]
+  }
+
+  mutating func takeAbandoned() -> [StoreCause] {
+    defer { abandoned = [] }
+    return abandoned
   }
 
   // MARK: Transactions and watches

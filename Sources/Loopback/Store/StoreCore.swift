@@ -27,10 +27,13 @@ struct StoreCore {
 
   /// Gives a client up; it is disconnected by whoever has its descriptor.
   mutating func close(_ id: Int) {
-    if let index = index(of: id) { connections[index].close() }
+    guard let index = index(of: id) else { return }
+    connections[index].close()
+    settleAbandoned()
   }
 
   mutating func disconnect(_ id: Int) {
+    close(id)
     connections.removeAll { $0.id == id }
   }
 
@@ -56,11 +59,12 @@ struct StoreCore {
     index(of: id).map { connections[$0].output.next } ?? []
   }
 
-  /// Notes that the first `count` bytes of `output(for:)` were sent, and goes on with requests that waited.
+  /// Notes that the first `count` bytes of `output(for:)` were sent, and goes on with requests that waited
+  /// for that: the client's own, or those of one whose changes the client has now been told of.
   mutating func didSend(_ count: Int, to id: Int) {
     guard let index = index(of: id) else { return }
-    connections[index].didSend(count)
-    serve(index)
+    if let cause = connections[index].didSend(count) { settle(cause) }
+    if connections[index].domain == 0 { serve(index) }
   }
 
   /// Clients of a domain, or of all, in order.
@@ -75,11 +79,25 @@ struct StoreCore {
   private mutating func serve(_ index: Int) {
     let limits = limits(of: connections[index].domain)
     while connections[index].acceptsRequests(limits), let request = connections[index].nextRequest() {
+      let cause = connections[index].beginRequest()
       let reply = StoreRequest(message: request, index: index).answer(in: &self)
       // Events of a change come before its reply, the first event of a new watch behind it, as in xenstored.
-      fireWatches()
-      connections[index].reply(reply.message)
-      if let event = reply.event { connections[index].notify(event, limits) }
+      fireWatches(cause)
+      connections[index].reply(reply.message, cause)
+      if let event = reply.event { _ = connections[index].notify(event, nil, limits) }
+    }
+    settleAbandoned()
+  }
+
+  private mutating func settle(_ cause: StoreCause) {
+    guard let index = index(of: cause.connection) else { return }
+    connections[index].settle(cause.serial)
+    serve(index)
+  }
+
+  private mutating func settleAbandoned() {
+    for index in connections.indices {
+      for cause in connections[index].takeAbandoned() { settle(cause) }
     }
   }
 
@@ -158,7 +176,6 @@ struct StoreCore {
     } else {
       for index in connections.indices where connections[index].domain == domain { reset(index) }
     }
-    fireWatches()
   }
 
   /// Gives a domain its home as a toolstack does: `/local/domain/<domid>`, owned by it, unreadable for
@@ -175,7 +192,7 @@ struct StoreCore {
     let identity = home.appending("domid")
     try? tree.write(identity, Array(String(domain).utf8), as: .privileged)
     try? tree.setPermissions(identity, readable, as: .privileged)
-    fireWatches()
+    fireWatches(nil)
   }
 
   /// Forgets a domain: its clients are closed, its nodes removed, `@releaseDomain` fires. False if the
@@ -188,8 +205,9 @@ struct StoreCore {
     for index in connections.indices where connections[index].domain == domain { connections[index].close() }
     targets[domain] = nil
     for (other, target) in targets where target == domain { targets[other] = nil }
+    settleAbandoned()
     tree.forget(domain: domain)
-    fireWatches()
+    fireWatches(nil)
     if known { fire(special: "@releaseDomain") }
     released.append(domain)
     return known
@@ -204,23 +222,26 @@ struct StoreCore {
   // MARK: Watches
 
   /// Tells the watchers of everything that changed since the last time.
-  mutating func fireWatches() {
-    for change in tree.takeChanges() { fire(change) }
+  private mutating func fireWatches(_ cause: StoreCause?) {
+    for change in tree.takeChanges() { fire(change, cause) }
   }
 
   private mutating func fire(special name: String) {
     let path = NodePath(components: [name])
-    let permissions = tree.forest.node(at: path)?.permissions ?? []
-    fire(StoreChange(path: path, reach: .subtree, readers: [permissions]))
+    let readers = [path, path.parent].compactMap { tree.forest.node(at: $0)?.permissions }
+    fire(StoreChange(path: path, reach: .subtree, readers: readers), nil)
   }
 
-  private mutating func fire(_ change: StoreChange) {
+  private mutating func fire(_ change: StoreChange, _ cause: StoreCause?) {
     for index in connections.indices {
       guard !connections[index].watches.isEmpty else { continue }
       let caller = caller(index)
       guard change.isVisible(to: caller) else { continue }
       for watch in connections[index].watches where change.matches(watch.path) {
-        connections[index].notify(watch.event(for: change.path), caller.quota)
+        guard connections[index].notify(watch.event(for: change.path), cause, caller.quota) else { continue }
+        if let cause, let origin = self.index(of: cause.connection) {
+          connections[origin].addOutstanding(cause.serial)
+        }
       }
     }
   }
