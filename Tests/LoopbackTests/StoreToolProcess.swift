@@ -38,11 +38,15 @@ final class StoreToolProcess {
     unsafe posix_spawn_file_actions_destroy(&actions)
     close(writeOutput)
     close(writeErrors)
-    guard result == 0 else { throw Failure(description: "\(path) does not start: errno \(result)") }
+    guard result == 0 else {
+      process = 0
+      throw Failure(description: "\(path) does not start: errno \(result)")
+    }
   }
 
   deinit {
-    if !isReaped {
+    // Also runs when `init` throws, with no process; and number 0 would be everyone in the group.
+    if process > 0 && !isReaped {
       kill(process, SIGKILL)
       var status: Int32 = 0
       _ = unsafe waitpid(process, &status, 0)

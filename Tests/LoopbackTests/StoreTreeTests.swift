@@ -58,21 +58,21 @@ struct StoreTreeTests {
 
   @Test func permissionText() {
     for text in ["n0", "r7", "w65535", "b12"] {
-      #expect((try? StorePermission(Array(text.utf8)[...]))?.description == text)
+      #expect((try? NodePermission(Array(text.utf8)[...]))?.description == text)
     }
     for text in ["", "r", "x7", "r-1", "r65536", "r7x", "7", "r 7", "R7"] {
-      #expect((try? StorePermission(Array(text.utf8)[...])) == nil, "\(text)")
+      #expect((try? NodePermission(Array(text.utf8)[...])) == nil, "\(text)")
     }
   }
 
   /// Who may do what: owner, listed, unlisted, domain 0, and one that stands in for the owner.
   @Test func permissionMatrix() {
-    let letters: [(String, StoreAccess)] = [("n", []), ("r", .read), ("w", .write), ("b", [.read, .write])]
+    let letters: [(String, NodeAccess)] = [("n", []), ("r", .read), ("w", .write), ("b", [.read, .write])]
     for (rest, forOthers) in letters {
       for (listed, forListed) in letters {
-        let list = try? ["\(rest)3", "\(listed)4"].map { try StorePermission(Array($0.utf8)[...]) }
+        let list = try? ["\(rest)3", "\(listed)4"].map { try NodePermission(Array($0.utf8)[...]) }
         guard let list else { Issue.record("no list"); return }
-        func access(_ domain: UInt16, target: UInt16? = nil) -> StoreAccess {
+        func access(_ domain: UInt16, target: UInt16? = nil) -> NodeAccess {
           list.access(for: StoreCaller(domain: domain, target: target, quota: StoreQuota()))
         }
         #expect(access(0) == .all)

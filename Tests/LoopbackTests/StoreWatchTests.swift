@@ -14,7 +14,8 @@ struct StoreWatchTests {
   /// A watch on /w/a; what happens; what is heard.
   @Test(
     arguments: [
-      (.write, "/w/a|2", ["/w/a"]), (.write, "/w/a/b|2", ["/w/a/b"]), (.write, "/w/a/n/e/w|2", ["/w/a/n/e/w"]),
+      (.write, "/w/a|2", ["/w/a"]), (.write, "/w/a/b|2", ["/w/a/b"]),
+      (.write, "/w/a/n/e/w|2", ["/w/a/n/e/w"]),
       (.write, "/w/ab|2", []), (.write, "/w|2", []), (.makeDirectory, "/w/a/new|", ["/w/a/new"]),
       (.makeDirectory, "/w/a/b|", []), (.setPermissions, "/w/a|n3|", ["/w/a"]),
       (.remove, "/w/a/b|", ["/w/a/b"]), (.remove, "/w/a|", ["/w/a"]), (.remove, "/w/a/none|", []),

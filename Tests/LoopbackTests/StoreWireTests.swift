@@ -1,3 +1,4 @@
+import CXen
 import Testing
 
 @testable import Loopback
@@ -9,13 +10,23 @@ struct StoreWireTests {
     #expect(message.encoded == [2, 0, 0, 0, 4, 3, 2, 1, 0xF0, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 65, 0])
   }
 
-  /// The types' numbers, from xs_wire.h.
-  @Test func typeNumbers() {
-    #expect(StoreMessageType.allCases.map(\.rawValue) == Array(0...19) + [21, 22])
-    #expect(StoreMessageType.write.rawValue == 11)
-    #expect(StoreMessageType.error.rawValue == 16)
-    #expect(StoreMessageType.setTarget.rawValue == 19)
-    #expect(StoreMessageType.directoryPart.rawValue == 22)
+  /// Numbers, names and limits against xs_wire.h itself.
+  @Test func numbersOfTheHeader() {
+    let table: [(StoreMessageType, xsd_sockmsg_type)] = [
+      (.control, XS_CONTROL), (.directory, XS_DIRECTORY), (.read, XS_READ), (.getPermissions, XS_GET_PERMS),
+      (.watch, XS_WATCH), (.unwatch, XS_UNWATCH), (.transactionStart, XS_TRANSACTION_START),
+      (.transactionEnd, XS_TRANSACTION_END), (.introduce, XS_INTRODUCE), (.release, XS_RELEASE),
+      (.getDomainPath, XS_GET_DOMAIN_PATH), (.write, XS_WRITE), (.makeDirectory, XS_MKDIR), (.remove, XS_RM),
+      (.setPermissions, XS_SET_PERMS), (.watchEvent, XS_WATCH_EVENT), (.error, XS_ERROR),
+      (.isDomainIntroduced, XS_IS_DOMAIN_INTRODUCED), (.resume, XS_RESUME), (.setTarget, XS_SET_TARGET),
+      (.resetWatches, XS_RESET_WATCHES), (.directoryPart, XS_DIRECTORY_PART),
+    ]
+    for (ours, theirs) in table { #expect(ours.rawValue == theirs.rawValue, "\(ours)") }
+    #expect(table.map(\.0) == StoreMessageType.allCases)
+    #expect(Int32(StoreMessage.payloadBytesMax) == XENSTORE_PAYLOAD_MAX)
+    #expect(StoreMessage.headerBytes == MemoryLayout<xsd_sockmsg>.size)
+    #expect(Int32(NodePath.absoluteBytesMax) == XENSTORE_ABS_PATH_MAX)
+    #expect(Int32(NodePath.relativeBytesMax) == XENSTORE_REL_PATH_MAX)
   }
 
   /// However a stream is cut, the same messages come out, and none before its last byte.
@@ -84,7 +95,10 @@ struct StoreWireTests {
   @Test func domainZeroOnly() {
     var store = StoreDialogue()
     let guest = store.client(7)
-    for type in [.control, .introduce, .release, .isDomainIntroduced, .resume, .setTarget] as [StoreMessageType] {
+    let types: [StoreMessageType] = [
+      .control, .introduce, .release, .isDomainIntroduced, .resume, .setTarget,
+    ]
+    for type in types {
       #expect(store.ask(guest, type, "7|8|9|") == "EACCES|", "\(type)")
     }
     #expect(store.ask(guest, .getDomainPath, "7|") == "/local/domain/7|")
@@ -125,7 +139,8 @@ struct StoreWireTests {
             store.send(client, type: type, bytes)
             let replies = store.messages(client).filter { $0.type != StoreMessageType.watchEvent.rawValue }
             // Domain 0 can end domain 7 and its connection; nothing else leaves a request unanswered.
-            #expect(replies.count == 1 || !store.core.isOpen(client), "type \(type) \(payload.prefix(length))")
+            let isAnswered = replies.count == 1 || !store.core.isOpen(client)
+            #expect(isAnswered, "type \(type) \(payload.prefix(length))")
           }
         }
       }
@@ -153,12 +168,11 @@ struct StoreWireTests {
         payload += Array(words[Int(random.next() % UInt64(words.count))].utf8)
       }
       if random.next() % 8 > 0 { payload.append(0) }
-      if random.next() % 16 == 0 { payload = (0..<(random.next() % 64)).map { _ in UInt8(truncatingIfNeeded: random.next()) } }
+      if random.next() % 16 == 0 { payload = random.bytes(below: 64) }
       let type = random.next() % 26
       let transaction = random.next() % 3 == 0 ? UInt32(random.next() % 4) : 0
       if random.next() % 64 == 0 {
-        let noise = (0..<(random.next() % 48)).map { _ in UInt8(truncatingIfNeeded: random.next()) }
-        store.core.receive(noise, from: client)
+        store.core.receive(random.bytes(below: 48), from: client)
       } else {
         store.send(client, type: UInt32(type), payload, transaction: transaction)
       }
@@ -192,5 +206,9 @@ struct SplitMix {
     mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
     mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
     return mixed ^ (mixed >> 31)
+  }
+
+  mutating func bytes(below count: UInt64) -> [UInt8] {
+    (0..<(next() % count)).map { _ in UInt8(truncatingIfNeeded: next()) }
   }
 }

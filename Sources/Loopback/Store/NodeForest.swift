@@ -10,7 +10,7 @@ struct NodeForest: Sendable {
   private var ownedNodes: [UInt16: Int] = [:]
 
   init() {
-    let noAccess = [StorePermission(domain: 0, access: [])]
+    let noAccess = [NodePermission(domain: 0, access: [])]
     root = StoreNode(value: [], permissions: noAccess, generation: 1)
     specials = StoreNode(value: [], permissions: noAccess, generation: 1)
     ownedNodes[0] = 1
@@ -32,7 +32,7 @@ struct NodeForest: Sendable {
   }
 
   /// Gives the node a value and permissions, keeping its children. Creates it (not its parents) if missing.
-  mutating func put(_ path: NodePath, value: [UInt8], permissions: [StorePermission]) {
+  mutating func put(_ path: NodePath, value: [UInt8], permissions: [NodePermission]) {
     let old = node(at: path)
     generation &+= 1
     let new = StoreNode(

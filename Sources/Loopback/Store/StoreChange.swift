@@ -10,7 +10,7 @@ struct StoreChange: Sendable {
   let path: NodePath
   let reach: Reach
   /// Permission lists of which at least one must let the watcher read.
-  let readers: [[StorePermission]]
+  let readers: [[NodePermission]]
 
   func isVisible(to caller: StoreCaller) -> Bool {
     readers.contains { $0.access(for: caller).contains(.read) }
@@ -30,7 +30,7 @@ struct AccessLog: Sendable {
     let path: NodePath
     /// Nil when the node was not there.
     let generation: UInt64?
-    let permissions: [StorePermission]?
+    let permissions: [NodePermission]?
     var isModified = false
     var reach: StoreChange.Reach?
   }

@@ -31,7 +31,7 @@ struct StoreConnection {
   private var nextTransaction: UInt32 = 1
   private var input = StoreFrameReader()
   private(set) var output = StoreOutput()
-  /// Set when the client broke the protocol or its domain is gone: nothing more is read from it or sent to it.
+  /// Set when the client broke the protocol or its domain is gone: it is neither read from nor sent to.
   private(set) var isClosed = false
   private var nextSerial: UInt64 = 0
   /// For each outstanding request, how many of its messages (its reply, events it caused) are unsent.

@@ -182,9 +182,9 @@ struct StoreCore {
   /// other guests, with its `domid` inside, which it can read only.
   mutating func makeHome(of domain: UInt16) {
     let home = NodePath.home(of: domain)
-    let owned = [StorePermission(domain: domain, access: [])]
+    let owned = [NodePermission(domain: domain, access: [])]
     let readable = [
-      StorePermission(domain: 0, access: []), StorePermission(domain: domain, access: .read),
+      NodePermission(domain: 0, access: []), NodePermission(domain: domain, access: .read),
     ]
     // Domain 0 is refused none of these.
     try? tree.makeDirectory(home, as: .privileged)

@@ -71,6 +71,8 @@ final class StoreLoop: Sendable {
       state.withLock { state in
         state.isExhausted = false
         for ready in descriptors.dropFirst() where ready.revents != 0 { state.handle(ready, &buffer) }
+        // A domain introduced in this turn has its socket before the reply says so.
+        state.tidy()
         state.flush()
       }
     }

@@ -6,7 +6,7 @@ final class StoreNode: Sendable {
   }
 
   let value: [UInt8]
-  let permissions: [StorePermission]
+  let permissions: [NodePermission]
   /// Changes with the value, the permissions and the set of child names, not with what is below the children.
   let generation: UInt64
   /// Sorted by name, so that listings are the same on every run.
@@ -14,7 +14,7 @@ final class StoreNode: Sendable {
   /// Length of the list of child names, each with its NUL.
   let childNamesBytes: Int
 
-  init(value: [UInt8], permissions: [StorePermission], generation: UInt64, children: [Child] = []) {
+  init(value: [UInt8], permissions: [NodePermission], generation: UInt64, children: [Child] = []) {
     self.value = value
     self.permissions = permissions
     self.generation = generation

@@ -1,6 +1,7 @@
 /// What one unprivileged domain may use of the store. Domain 0 is exempt, as in C xenstored.
 ///
-/// The defaults are those of xenstored (`tools/xenstored/domain.c`, `quotas`); each is the most that is granted.
+/// The defaults are those of xenstored (`tools/xenstored/domain.c`, `quotas`); each is the most
+/// that is granted.
 public struct StoreQuota: Sendable, Equatable {
   /// Nodes which the domain owns.
   public var nodes = 1000

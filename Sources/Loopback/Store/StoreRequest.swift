@@ -123,7 +123,7 @@ struct StoreRequest {
   ) throws(StoreFailure) {
     let name: ArraySlice<UInt8>
     var value: ArraySlice<UInt8> = []
-    var permissions: [StorePermission] = []
+    var permissions: [NodePermission] = []
     switch type {
     case .write:
       guard let end = message.payload.firstIndex(of: 0) else { throw .invalid }
@@ -133,7 +133,7 @@ struct StoreRequest {
       let strings = message.payload.strings()
       guard strings.count >= 2 else { throw .invalid }
       name = strings[0]
-      for text in strings.dropFirst() { permissions.append(try StorePermission(text)) }
+      for text in strings.dropFirst() { permissions.append(try NodePermission(text)) }
     default:
       name = try message.payload.oneString()
     }

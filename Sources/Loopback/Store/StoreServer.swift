@@ -18,7 +18,8 @@ public final class StoreServer: Sendable {
   private let phase = Mutex(Phase.ready)
 
   /// A server whose sockets are in `directory`, which must exist: `xenstored` for domain 0, and
-  /// `xenstored-<domid>` for each introduced domain. Clients can connect at once and are served after `start`.
+  /// `xenstored-<domid>` for each introduced domain. Clients can connect at once and are
+  /// served after `start`.
   public init(directory: String, quota: StoreQuota = StoreQuota()) throws(StoreServerError) {
     self.directory = directory
     loop = try StoreLoop(core: StoreCore(quota: quota), directory: directory)
@@ -58,7 +59,8 @@ public final class StoreServer: Sendable {
       let context = unsafe Unmanaged.passRetained(loop)
       // The thread takes over the reference that was retained for it.
       let result = unsafe pthread_create(&thread, nil, { context in
-        if let context = unsafe context { unsafe Unmanaged<StoreLoop>.fromOpaque(context).takeRetainedValue().run() }
+        guard let context = unsafe context else { return nil }
+        unsafe Unmanaged<StoreLoop>.fromOpaque(context).takeRetainedValue().run()
         return nil
       }, context.toOpaque())
       guard result == 0 else {

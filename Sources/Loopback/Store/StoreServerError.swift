@@ -12,7 +12,7 @@ public enum StoreServerError: Error, Equatable, CustomStringConvertible {
   public var description: String {
     switch self {
     case .pathTooLong(let path, let bytes):
-      "socket path \(path) has \(bytes) bytes, more than the 107 a unix socket can have: use a shorter directory"
+      "socket path \(path) has \(bytes) bytes, a unix socket's at most 107: use a shorter directory"
     case .pathInUse(let path):
       "\(path): another xenstore server listens there; stop it or choose another directory"
     case .system(let call, let path, let errno, let reason):

@@ -30,7 +30,7 @@ struct StoreSocket: Sendable {
     }
     try removeLeftover(at: path)
     let socket = try make(path)
-    // Linux gives the new file the mode of the socket, so that there is no moment at which others may connect.
+    // Linux gives the new file the socket's own mode: at no moment may others connect.
     guard fchmod(socket.descriptor, 0o600) == 0 else { throw socket.closed(afterFailing: "fchmod", path) }
     guard unsafe withAddress(path, { unsafe bind(socket.descriptor, $0, $1) }) == 0 else {
       throw socket.closed(afterFailing: "bind", path)

@@ -14,7 +14,7 @@ struct StoreTree: Sendable {
   /// places where toolstacks put domains.
   init() {
     forest = NodeForest()
-    let onlyDomain0 = [StorePermission(domain: 0, access: [])]
+    let onlyDomain0 = [NodePermission(domain: 0, access: [])]
     let fixed: [[String]] = [
       ["tool"], ["tool", "xenstored"], ["local"], ["local", "domain"], ["local", "domain", "0"],
       ["vm"], ["libxl"], ["@introduceDomain"], ["@releaseDomain"],
@@ -66,7 +66,7 @@ struct StoreTree: Sendable {
 
   mutating func permissions(
     _ path: NodePath, as caller: StoreCaller
-  ) throws(StoreFailure) -> [StorePermission] {
+  ) throws(StoreFailure) -> [NodePermission] {
     try permitted(path, .read, caller).permissions
   }
 
@@ -118,7 +118,7 @@ struct StoreTree: Sendable {
 
   /// Replaces the permission list. Only the owner and domain 0 may; only domain 0 may change the owner.
   mutating func setPermissions(
-    _ path: NodePath, _ permissions: [StorePermission], as caller: StoreCaller
+    _ path: NodePath, _ permissions: [NodePermission], as caller: StoreCaller
   ) throws(StoreFailure) {
     guard let newOwner = permissions.first?.domain else { throw .invalid }
     if let quota = caller.quota, permissions.count > quota.permissionsPerNode { throw .outOfSpace }
@@ -147,9 +147,9 @@ struct StoreTree: Sendable {
     for path in orphans { try? remove(path, as: .privileged) }
     for (path, node) in mentioned where forest.node(at: path) != nil {
       var kept = node.permissions.dropFirst().filter { $0.domain != domain }
-      kept.insert(StorePermission(domain: node.owner, access: node.permissions[0].access), at: 0)
+      kept.insert(NodePermission(domain: node.owner, access: node.permissions[0].access), at: 0)
       // The root and the specials outlive an owner: they go back to domain 0.
-      if node.owner == domain { kept[0] = StorePermission(domain: 0, access: []) }
+      if node.owner == domain { kept[0] = NodePermission(domain: 0, access: []) }
       forest.put(path, value: node.value, permissions: kept)
     }
   }
@@ -188,7 +188,7 @@ struct StoreTree: Sendable {
   /// The node, if the caller has every right in `access`; else the reason, which tells nothing about nodes
   /// the caller may not know of.
   private mutating func permitted(
-    _ path: NodePath, _ access: StoreAccess, _ caller: StoreCaller
+    _ path: NodePath, _ access: NodeAccess, _ caller: StoreCaller
   ) throws(StoreFailure) -> StoreNode {
     if let node = try looked(path) {
       guard node.permissions.access(for: caller).isSuperset(of: access) else { throw .accessDenied }
@@ -207,7 +207,7 @@ struct StoreTree: Sendable {
 
   /// As `permitted`, with nil for a node that is missing and may be created.
   private mutating func existing(
-    _ path: NodePath, _ access: StoreAccess, _ caller: StoreCaller
+    _ path: NodePath, _ access: NodeAccess, _ caller: StoreCaller
   ) throws(StoreFailure) -> StoreNode? {
     do {
       return try permitted(path, access, caller)
@@ -268,9 +268,9 @@ struct StoreTree: Sendable {
   /// Notes a change of a node that may still be there. Whoever may read it, its parent, or could read it
   /// before, may hear of it.
   private mutating func changed(
-    _ path: NodePath, _ reach: StoreChange.Reach, former: [StorePermission]? = nil
+    _ path: NodePath, _ reach: StoreChange.Reach, former: [NodePermission]? = nil
   ) {
-    var readers: [[StorePermission]] = []
+    var readers: [[NodePermission]] = []
     if let former { readers.append(former) }
     if let node = forest.node(at: path) {
       readers.append(node.permissions)

@@ -14,21 +14,21 @@ struct StoreCaller: Sendable {
 }
 
 /// What a permission entry grants (`xenstore.h`, `enum xs_perm_type`).
-struct StoreAccess: OptionSet, Hashable, Sendable {
+struct NodeAccess: OptionSet, Hashable, Sendable {
   let rawValue: UInt8
-  static let read = StoreAccess(rawValue: 1)
-  static let write = StoreAccess(rawValue: 2)
+  static let read = NodeAccess(rawValue: 1)
+  static let write = NodeAccess(rawValue: 2)
   /// Changing the permissions; only owners and domain 0 have it, no entry grants it.
-  static let owner = StoreAccess(rawValue: 4)
-  static let all: StoreAccess = [.read, .write, .owner]
+  static let owner = NodeAccess(rawValue: 4)
+  static let all: NodeAccess = [.read, .write, .owner]
 }
 
 /// One entry of a node's permission list: `n7`, `r0`, `w3`, `b12`.
-struct StorePermission: Hashable, Sendable, CustomStringConvertible {
+struct NodePermission: Hashable, Sendable, CustomStringConvertible {
   var domain: UInt16
-  var access: StoreAccess
+  var access: NodeAccess
 
-  init(domain: UInt16, access: StoreAccess) {
+  init(domain: UInt16, access: NodeAccess) {
     self.domain = domain
     self.access = access
   }
@@ -65,9 +65,9 @@ func parseDomain(_ text: ArraySlice<UInt8>) throws(StoreFailure) -> UInt16 {
   return domain
 }
 
-extension [StorePermission] {
+extension [NodePermission] {
   /// What `caller` may do. The first entry names the owner, and its access holds for everyone not listed.
-  func access(for caller: StoreCaller) -> StoreAccess {
+  func access(for caller: StoreCaller) -> NodeAccess {
     guard let first else { return caller.isPrivileged ? .all : [] }
     if caller.isPrivileged || caller.stands(for: first.domain) { return .all }
     return dropFirst().first { caller.stands(for: $0.domain) }?.access ?? first.access
