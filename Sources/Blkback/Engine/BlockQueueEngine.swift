@@ -69,7 +69,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   public var isStarved: Bool { parkedCount > 0 && parkedCount == table.count }
 
   /// Requests taken since the queue connected.
-  public private(set) var takenCount: UInt64 = 0
+  public internal(set) var takenCount: UInt64 = 0
 
   /// Stops taking requests; those taken are finished and answered.
   public mutating func beginClosing() { isClosing = true }
@@ -97,7 +97,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// Takes requests until there are none, one must wait, or the turn's budget is spent; returns what is left of it.
-  private mutating func takeRequests(host: inout Host) -> Int {
+  mutating func takeRequests(host: inout Host) -> Int {
     var budget = ring.slotCount
     guard failure == nil, !isClosing else { return budget }
     do throws(RingError) {
@@ -117,7 +117,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// Judges the request just copied and begins it.
-  private mutating func accept(host: inout Host) {
+  mutating func accept(host: inout Host) {
     let decoded = BlockRequest(request, abi: abi)
     switch validator.judge(decoded, request) {
     case .reject(let status, _):
@@ -144,7 +144,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// Gives the request an entry. There is always one, because the ring refuses more requests than slots.
-  private mutating func admit(_ decoded: BlockRequest) -> Int? {
+  mutating func admit(_ decoded: BlockRequest) -> Int? {
     guard let index = table.allocate() else {
       answer(id: decoded.id, operation: decoded.responseOperation, status: .error)
       return nil
@@ -154,7 +154,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     return index
   }
 
-  private mutating func copySegments(of decoded: BlockRequest, count: Int, to index: Int) {
+  mutating func copySegments(of decoded: BlockRequest, count: Int, to index: Int) {
     table.entries[index].segmentCount = UInt16(count)
     let first = index * table.segmentCapacity
     for position in 0..<count {
@@ -166,7 +166,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// Rounds the transfer out to the medium's blocks.
-  private mutating func layOut(_ index: Int, host: inout Host) {
+  mutating func layOut(_ index: Int, host: inout Host) {
     let block = UInt64(host.medium.blockByteCount)
     let start = table.entries[index].offset
     let end = start + UInt64(table.entries[index].byteCount)
@@ -181,7 +181,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   // MARK: Beginning
 
   /// Begins a laid-out request, or parks it.
-  private mutating func begin(_ index: Int, host: inout Host) {
+  mutating func begin(_ index: Int, host: inout Host) {
     if table.entries[index].isWrite && host.isFenced {
       finish(index, status: .error, host: &host)
       return
@@ -217,14 +217,14 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
-  private mutating func park(_ index: Int) {
+  mutating func park(_ index: Int) {
     table.entries[index].phase = .parked
     parked[parkedCount] = UInt16(index)
     parkedCount += 1
   }
 
   /// Begins those that waited, in their order, up to the first that must go on waiting.
-  private mutating func retryParked(host: inout Host) {
+  mutating func retryParked(host: inout Host) {
     let waiting = parkedCount
     parkedCount = 0
     var position = 0
@@ -242,7 +242,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// True when this write and one under way touch the same block and either changes it only in part.
-  private func overlapsWrite(_ index: Int, host: inout Host) -> Bool {
+  func overlapsWrite(_ index: Int, host: inout Host) -> Bool {
     // With 512-byte blocks no write is partial, so nothing needs to be looked at.
     guard host.medium.blockByteCount > 512 else { return false }
     let start = table.entries[index].transferOffset
@@ -260,7 +260,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
 
   /// Pins every segment's page and points the vectors at them; false (and nothing pinned) when a page cannot be
   /// mapped or the medium cannot take the segments as they lie.
-  private mutating func pinSegments(_ index: Int, host: inout Host) -> Bool {
+  mutating func pinSegments(_ index: Int, host: inout Host) -> Bool {
     let unit = max(host.medium.blockByteCount, host.medium.memoryAlignment)
     guard table.entries[index].transferByteCount == table.entries[index].byteCount else { return false }
     let first = index * table.segmentCapacity
@@ -281,7 +281,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     return true
   }
 
-  private mutating func unpinSegments(_ index: Int, count: Int, host: inout Host) {
+  mutating func unpinSegments(_ index: Int, count: Int, host: inout Host) {
     let first = index * table.segmentCapacity
     for position in 0..<count where table.segments[first + position].handle != .max {
       host.unpin(table.segments[first + position].handle)
@@ -289,7 +289,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
-  private mutating func setBufferVector(_ index: Int, host: inout Host) {
+  mutating func setBufferVector(_ index: Int, host: inout Host) {
     guard let whole = table.entries[index].buffer?.segment else { return }
     host.setVector(
       whole.slice(offset: 0, count: UInt(table.entries[index].transferByteCount)),
@@ -298,7 +298,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     table.entries[index].vectorCount = 1
   }
 
-  private mutating func beginFlush(_ index: Int, host: inout Host) {
+  mutating func beginFlush(_ index: Int, host: inout Host) {
     if host.isFenced {
       finish(index, status: .error, host: &host)
       return
@@ -309,7 +309,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   }
 
   /// Begins what is left of the transfer.
-  private mutating func startTransfer(_ index: Int, host: inout Host) {
+  mutating func startTransfer(_ index: Int, host: inout Host) {
     table.entries[index].phase = .transfer
     let entry = table.entries[index]
     let firstVector = index * table.segmentCapacity + Int(entry.firstVector)
@@ -323,160 +323,9 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
-  // MARK: Grant copies
-
-  /// Puts the request's copies into the batch.
-  private mutating func startCopy(_ index: Int, phase: InFlightPhase, host: inout Host) {
-    let count = Int(table.entries[index].segmentCount)
-    if copies.count + count > copies.capacity { finishCopies(host: &host) }
-    table.entries[index].phase = phase
-    table.entries[index].firstCopy = UInt32(copies.count)
-    table.entries[index].copyCount = UInt16(count)
-    var offset = UInt(table.entries[index].offset - table.entries[index].transferOffset)
-    guard let buffer = table.entries[index].buffer?.segment else { return }
-    let first = index * table.segmentCapacity
-    for position in 0..<count {
-      let segment = table.segments[first + position]
-      copies.append(
-        GrantCopyBatch.Segment(
-          toGuest: phase == .copyOut, domain: domain, reference: segment.reference,
-          pageOffset: Int(segment.pageOffset), local: buffer.slice(offset: offset, count: UInt(segment.byteCount))))
-      offset += UInt(segment.byteCount)
-    }
-    copying[copyingCount] = UInt16(index)
-    copyingCount += 1
-  }
-
-  /// Does the batch and carries its requests on.
-  private mutating func finishCopies(host: inout Host) {
-    guard copyingCount > 0 else { return }
-    host.copy(&copies)
-    counters.grantCopies += UInt64(copies.count)
-    let waiting = copyingCount
-    for position in 0..<waiting {
-      let index = Int(copying[position])
-      let first = Int(table.entries[index].firstCopy)
-      var isOkay = true
-      for copy in first..<first + Int(table.entries[index].copyCount) where copies.status(at: copy) != 0 {
-        isOkay = false
-      }
-      if !isOkay {
-        finish(index, status: .error, host: &host)
-      } else if table.entries[index].phase == .copyIn {
-        table.entries[index].doneByteCount = 0
-        setBufferVector(index, host: &host)
-        startTransfer(index, host: &host)
-      } else {
-        finish(index, status: .okay, host: &host)
-      }
-    }
-    copyingCount = 0
-    copies.removeAll()
-  }
-
-  // MARK: Completions
-
-  /// Delivers the end of a storage call: bytes moved (0 for a flush) or a negative error number.
-  ///
-  /// A token whose request is gone is ignored. Call ``run(host:)`` after the last of a batch of completions.
-  public mutating func complete(token: UInt32, result: Int32, host: inout Host) {
-    guard let index = table.index(of: token) else { return }
-    switch table.entries[index].phase {
-    case .flushFirst: completeFlush(index, result: result, host: &host)
-    case .readBefore, .transfer: completeTransfer(index, result: result, host: &host)
-    case .free, .parked, .copyIn, .copyOut: break
-    }
-  }
-
-  private mutating func completeFlush(_ index: Int, result: Int32, host: inout Host) {
-    if result < 0 {
-      if retries(index, errno: -result) {
-        host.flush(token: table.token(index))
-        return
-      }
-      // The kernel reports a lost write once; whoever asks again would be told all is well.
-      host.fence(errno: -result)
-      finish(index, status: .error, host: &host)
-    } else if host.isFenced || !table.entries[index].flushesFirst {
-      finish(index, status: host.isFenced ? .error : .okay, host: &host)
-    } else {
-      table.entries[index].flushesFirst = false
-      table.entries[index].retryCount = 0
-      begin(index, host: &host)
-    }
-  }
-
-  private mutating func completeTransfer(_ index: Int, result: Int32, host: inout Host) {
-    if result < 0 {
-      if retries(index, errno: -result) {
-        resume(index, host: &host)
-      } else {
-        finish(index, status: .error, host: &host)
-      }
-      return
-    }
-    let left = table.entries[index].transferByteCount - table.entries[index].doneByteCount
-    // Nothing moved means the medium ends before the disk does: answer an error, never invented bytes.
-    guard result > 0, result <= left else {
-      finish(index, status: .error, host: &host)
-      return
-    }
-    table.entries[index].doneByteCount += UInt32(result)
-    if UInt32(result) < left {
-      dropVectors(index, byteCount: UInt(result), host: &host)
-      resume(index, host: &host)
-    } else if table.entries[index].phase == .readBefore {
-      startCopy(index, phase: .copyIn, host: &host)
-    } else if !table.entries[index].isWrite && table.entries[index].buffer != nil {
-      startCopy(index, phase: .copyOut, host: &host)
-    } else {
-      finish(index, status: .okay, host: &host)
-    }
-  }
-
-  private mutating func resume(_ index: Int, host: inout Host) {
-    if table.entries[index].phase == .readBefore {
-      let entry = table.entries[index]
-      host.read(
-        token: table.token(index), firstVector: index * table.segmentCapacity, vectorCount: 1,
-        offset: entry.transferOffset + UInt64(entry.doneByteCount))
-    } else {
-      startTransfer(index, host: &host)
-    }
-  }
-
-  /// Moves the vectors past bytes that are done.
-  private mutating func dropVectors(_ index: Int, byteCount: UInt, host: inout Host) {
-    let first = index * table.segmentCapacity
-    var left = byteCount
-    while left > 0 && table.entries[index].vectorCount > 0 {
-      let position = first + Int(table.entries[index].firstVector)
-      let vector = host.vector(at: position)
-      if vector.length > left {
-        host.setVector(vector.dropping(first: left), at: position)
-        return
-      }
-      left -= vector.length
-      table.entries[index].firstVector += 1
-      table.entries[index].vectorCount -= 1
-    }
-  }
-
-  /// True when the error is one that passes, a bounded number of times.
-  private mutating func retries(_ index: Int, errno: Int32) -> Bool {
-    guard errno == Self.interrupted || errno == Self.tryAgain else { return false }
-    guard table.entries[index].retryCount < 16 else { return false }
-    table.entries[index].retryCount += 1
-    return true
-  }
-
-  /// EINTR and EAGAIN (errno-base.h); the engine imports no C library.
-  private static var interrupted: Int32 { 4 }
-  private static var tryAgain: Int32 { 11 }
-
   // MARK: Answers
 
-  private mutating func finish(_ index: Int, status: BlockStatus, host: inout Host) {
+  mutating func finish(_ index: Int, status: BlockStatus, host: inout Host) {
     let entry = table.entries[index]
     unpinSegments(index, count: Int(entry.segmentCount), host: &host)
     if let buffer = entry.buffer { host.releaseBuffer(buffer) }
@@ -495,7 +344,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     answer(id: entry.id, operation: entry.operation, status: status)
   }
 
-  private mutating func answer(id: UInt64, operation: BlockOperation, status: BlockStatus) {
+  mutating func answer(id: UInt64, operation: BlockOperation, status: BlockStatus) {
     if status == .error { counters.errors += 1 }
     if status == .notSupported { counters.unsupported += 1 }
     guard failure == nil else { return }
@@ -503,7 +352,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     ring.respond(response.encode(), byteCount: abi.responseByteCount)
   }
 
-  private mutating func publish(host: inout Host) {
+  mutating func publish(host: inout Host) {
     guard failure == nil else { return }
     if ring.publish() {
       counters.notifications += 1
