@@ -1,0 +1,83 @@
+/// A load on a disk: what to do, how much at a time, how long.
+public struct BlockWorkload: Sendable {
+  /// Where the next request goes.
+  public enum Pattern: Sendable {
+    /// On from the last one, and from the end to the begin.
+    case sequential
+    /// Anywhere, by the seed.
+    case random
+  }
+
+  /// Where requests go.
+  public var pattern = Pattern.random
+  /// Share of reads in percent, 0...100; the others are writes.
+  public var readPercent = 100
+  /// Bytes of a request: a multiple of 512, at most 45056.
+  public var blockByteCount = 4096
+  /// Requests in flight, at most the ring's slots.
+  public var queueDepth = 1
+  /// Requests to make; nil for no such end.
+  public var requestCount: UInt64?
+  /// Milliseconds after which no new request is made; nil for no such end.
+  public var durationMilliseconds: Int?
+  /// Chooses places, operations and contents.
+  public var seed: UInt64 = 1
+  /// Part of the disk to use, in sectors of 512 bytes; nil for all of it.
+  public var sectors: Range<UInt64>?
+  /// Where data begins in its first page, 0...7 units of 512 bytes.
+  public var firstPageSector = 0
+  /// A flush follows every so many writes; 0 for never.
+  public var writesBetweenFlushes: UInt64 = 0
+  /// The frontend reconnects after every so many requests, with those in flight submitted again; 0 for never.
+  public var requestsBetweenReconnects: UInt64 = 0
+  /// Milliseconds without any response after which the run gives up.
+  public var stallMilliseconds = 10_000
+  /// True to go on after failed requests, which are counted in any case.
+  public var toleratesErrors = false
+
+  /// 4 KiB random reads, one at a time; set an end before running it.
+  public init() {}
+}
+
+/// What a load did and how long it took.
+public struct BlockWorkloadResult: Sendable {
+  /// Reads, writes and flushes that succeeded.
+  public var reads: UInt64 = 0
+  public var writes: UInt64 = 0
+  public var flushes: UInt64 = 0
+  /// Requests answered with an error or as not supported.
+  public var errors: UInt64 = 0
+  /// The first of these: operation, sector, and status.
+  public var firstError: BlockFrontendError?
+  /// Bytes read and written by successful requests.
+  public var bytesRead: UInt64 = 0
+  public var bytesWritten: UInt64 = 0
+  /// Sectors compared with the model.
+  public var verifiedSectors: UInt64 = 0
+  /// Sectors that held what they must not, and the first of them.
+  public var mismatches: UInt64 = 0
+  public var firstMismatch: SectorMismatch?
+  /// From the first request to the last response.
+  public var elapsedNanoseconds: UInt64 = 0
+  /// Processor time of the thread that ran the load.
+  public var usage = ThreadUsage()
+  /// From a request's submission to its response being taken.
+  public var latency = LatencyHistogram()
+  /// Events sent to the backend, and times that the load slept until an event.
+  public var notifications: UInt64 = 0
+  public var sleeps: UInt64 = 0
+
+  /// Nothing done.
+  public init() {}
+
+  /// Successful requests.
+  public var requests: UInt64 { reads + writes + flushes }
+  /// Successful requests a second.
+  public var requestsPerSecond: Double { perSecond(requests) }
+  /// Bytes a second, both ways.
+  public var bytesPerSecond: Double { perSecond(bytesRead + bytesWritten) }
+
+  private func perSecond(_ amount: UInt64) -> Double {
+    elapsedNanoseconds == 0 ? 0 : Double(amount) * 1e9 / Double(elapsedNanoseconds)
+  }
+}
