@@ -1,0 +1,91 @@
+import Testing
+
+@testable import Frontends
+
+@Suite struct FrontendModelTests {
+  private func stamped(_ stamp: SectorStamp) -> SectorBuffer {
+    var buffer = SectorBuffer()
+    stamp.fill(&buffer)
+    return buffer
+  }
+
+  @Test func everyWordOfAStampCounts() {
+    let stamp = SectorStamp(seed: 7, sector: 12, sequence: 3)
+    let good = stamped(stamp)
+    #expect(stamp.matches(good))
+    for index in 0..<SectorBuffer.wordCount {
+      for bit in [0, 31, 63] {
+        var bad = good
+        bad[index] ^= 1 << UInt64(bit)
+        #expect(!stamp.matches(bad), "word \(index) bit \(bit)")
+      }
+    }
+    #expect(!SectorStamp(seed: 8, sector: 12, sequence: 3).matches(good))
+    #expect(!SectorStamp(seed: 7, sector: 13, sequence: 3).matches(good))
+    #expect(!SectorStamp(seed: 7, sector: 12, sequence: 4).matches(good))
+  }
+
+  @Test func aReadMayReturnTheLastCompletedWriteAndLaterOnes() {
+    let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero)
+    #expect(model.fault(SectorBuffer(), sector: 2, floor: model.floor(2)) == nil)
+    let first = stamped(model.beginWrite(2))
+    #expect(!model.canWrite(1..<4))
+    #expect(model.canWrite(0..<2))
+    // In flight: old or new.
+    #expect(model.fault(SectorBuffer(), sector: 2, floor: model.floor(2)) == nil)
+    #expect(model.fault(first, sector: 2, floor: model.floor(2)) == nil)
+    let floorBefore = model.floor(2)
+    model.endWrite(2..<3, succeeded: true)
+    #expect(model.fault(first, sector: 2, floor: model.floor(2)) == nil)
+    // A read submitted before the write's end may still return what was there.
+    #expect(model.fault(SectorBuffer(), sector: 2, floor: floorBefore) == nil)
+    // One submitted after it may not.
+    #expect(model.fault(SectorBuffer(), sector: 2, floor: model.floor(2)) != nil)
+
+    let second = stamped(model.beginWrite(2))
+    model.endWrite(2..<3, succeeded: true)
+    #expect(model.fault(second, sector: 2, floor: model.floor(2)) == nil)
+    #expect(model.fault(first, sector: 2, floor: model.floor(2)) != nil)
+  }
+
+  @Test func misplacedAndUnwrittenStampsAreFaults() throws {
+    let model = DiskModel(sectorCount: 8, seed: 1, initial: .zero)
+    let other = stamped(model.beginWrite(3))
+    model.endWrite(3..<4, succeeded: true)
+    let fault = try #require(model.fault(other, sector: 4, floor: 0))
+    #expect(fault.foundSector == 3)
+    // A write that was never made.
+    let future = stamped(SectorStamp(seed: 1, sector: 3, sequence: 2))
+    #expect(model.fault(future, sector: 3, floor: 0) != nil)
+    // Another run's data.
+    let foreign = stamped(SectorStamp(seed: 2, sector: 3, sequence: 1))
+    #expect(model.fault(foreign, sector: 3, floor: 1) != nil)
+  }
+
+  @Test func aFailedWriteMayHaveHappenedOrNot() {
+    let model = DiskModel(sectorCount: 1, seed: 1, initial: .zero)
+    let first = stamped(model.beginWrite(0))
+    model.endWrite(0..<1, succeeded: true)
+    let failed = stamped(model.beginWrite(0))
+    model.endWrite(0..<1, succeeded: false)
+    for buffer in [first, failed] { #expect(model.fault(buffer, sector: 0, floor: model.floor(0)) == nil) }
+    let last = stamped(model.beginWrite(0))
+    model.endWrite(0..<1, succeeded: true)
+    for buffer in [first, failed] { #expect(model.fault(buffer, sector: 0, floor: model.floor(0)) != nil) }
+    #expect(model.fault(last, sector: 0, floor: model.floor(0)) == nil)
+  }
+
+  @Test func unknownContentsAreNotJudgedUntilWritten() {
+    let model = DiskModel(sectorCount: 2, seed: 1)
+    var noise = SectorBuffer()
+    noise[9] = 99
+    #expect(model.fault(noise, sector: 0, floor: model.floor(0)) == nil)
+    _ = model.beginWrite(0)
+    model.abandonWrites()
+    #expect(model.canWrite(0..<2))
+    #expect(model.fault(noise, sector: 0, floor: model.floor(0)) == nil)
+    _ = model.beginWrite(0)
+    model.endWrite(0..<1, succeeded: true)
+    #expect(model.fault(noise, sector: 0, floor: model.floor(0)) != nil)
+  }
+}
