@@ -1,3 +1,5 @@
+import Glibc
+
 /// Why something about xenstore failed: which node, what is wrong with it, what was expected.
 public enum StoreError: Error, Equatable, CustomStringConvertible {
   /// No xenstore daemon answers at `socket`.
@@ -22,6 +24,16 @@ public enum StoreError: Error, Equatable, CustomStringConvertible {
   /// A ``badValue(path:value:expected:)`` whose value is fit for a log, whatever a guest wrote.
   public static func bad(_ path: String, _ value: String, expected: String) -> StoreError {
     .badValue(path: path, value: escaped(value), expected: expected)
+  }
+
+  /// True when the node's owner is the cause: its value is nonsense, or it is closed to us. Such a node is no
+  /// reason to doubt the store.
+  public var isAboutTheNode: Bool {
+    switch self {
+    case .badValue, .notText, .tooLong: true
+    case .refused(_, _, let number): number == EACCES
+    case .cannotConnect, .connectionLost, .missing, .untrustworthy, .conflicts: false
+    }
   }
 
   /// The failure in one line.

@@ -1,0 +1,135 @@
+/// The nodes of one backend device, and the store's part in what its handshake asks for.
+public struct BackendNodes: Hashable, Sendable {
+  /// The device.
+  public let address: DeviceAddress
+  /// Our own domain.
+  public let backend: DomainID
+  /// The device's directory: /local/domain/<backend>/backend/<kind>/<domid>/<devid>.
+  public let directory: String
+  /// The frontend's directory, checked to lie in the frontend's domain. The guest writes everything below it.
+  public let frontendDirectory: String
+
+  /// Reads where the frontend is, and checks that it is where it must be: node `frontend-id` says the domain
+  /// that the directory is named for, node `frontend` lies in that domain's part of the store, and that
+  /// domain cannot write our directory (XSA-57's class).
+  public init(
+    _ address: DeviceAddress, backend: DomainID, in store: any StoreAccess
+  ) throws(StoreError) {
+    self.address = address
+    self.backend = backend
+    directory = "/local/domain/\(backend)/backend/\(address)"
+    let identifier = "\(directory)/frontend-id"
+    let domain = try store.decimal(identifier, in: 0...DomainID.highestOrdinary.rawValue)
+    guard domain == address.domain.rawValue else {
+      throw .bad(identifier, String(domain), expected: "\(address.domain), as the directory's name says")
+    }
+    let home = "/local/domain/\(domain)/"
+    let path = try store.text("\(directory)/frontend")
+    guard StoreValue.isAbsolutePath(path), path.hasPrefix(home) else {
+      throw .bad("\(directory)/frontend", path, expected: "a path below \(home)")
+    }
+    frontendDirectory = path
+    try requireOwnership(in: store)
+  }
+
+  private func requireOwnership(in store: any StoreAccess) throws(StoreError) {
+    // A domain that is its own backend is not defended against itself.
+    guard address.domain != backend else { return }
+    guard let permissions = try store.permissions(of: directory), let owner = permissions.first else {
+      throw .missing(path: directory)
+    }
+    let guest = permissions.dropFirst().first { $0.domain == address.domain } ?? owner
+    guard owner.domain != address.domain, !guest.canWrite else {
+      throw .untrustworthy(path: directory, reason: "domain \(address.domain), the frontend, can write it")
+    }
+  }
+
+  /// Our own state's node.
+  public var ownState: String { "\(directory)/state" }
+  /// The frontend's state's node, to be watched.
+  public var frontendState: String { "\(frontendDirectory)/state" }
+  /// Where errors are told, as Linux does it: <backend's
+  /// directory>/error/backend/<kind>/<domid>/<devid>/error.
+  public var errorNode: String { "/local/domain/\(backend)/error/backend/\(address)/error" }
+
+  /// True when the hotplug script has said `connected`.
+  public func isHotplugConnected(in store: any StoreAccess) throws(StoreError) -> Bool {
+    try store.read("\(directory)/hotplug-status") == "connected"
+  }
+
+  /// Reads the nodes. `isHotplugReady` is the device's own judgement, which may need more than a node.
+  ///
+  /// Our own state comes first: the toolstack writes `online=0` together with Closing, so that what is read
+  /// later is not older.
+  public func observe(
+    in store: any StoreAccess, isHotplugReady: Bool
+  ) throws(StoreError) -> BackendObservation {
+    let own = try ownState(in: store)
+    let isOnline = try lenient(false) { () throws(StoreError) in
+      try store.flag("\(directory)/online", default: false)
+    }
+    let frontend = try lenient(.unknown) { () throws(StoreError) in try store.state(frontendState) }
+    return BackendObservation(
+      own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
+  }
+
+  private func ownState(in store: any StoreAccess) throws(StoreError) -> XenbusState? {
+    try lenient(.unknown) { () throws(StoreError) in try store.state(ownState) }
+  }
+
+  /// What somebody else wrote badly, or forbade us to read, is a value like any other; a store that fails is
+  /// not.
+  private func lenient<Value>(
+    _ substitute: Value, _ read: () throws(StoreError) -> Value
+  ) throws(StoreError) -> Value {
+    do {
+      return try read()
+    } catch {
+      guard error.isAboutTheNode else { throw error }
+      return substitute
+    }
+  }
+
+  /// ``BackendAction/switchState(from:to:)``: false when our node holds something else than `from`, in which
+  /// case nothing was written and the nodes are to be observed again. A directory that is gone is not made
+  /// again.
+  public func switchState(
+    from: XenbusState, to: XenbusState, in store: any StoreSession
+  ) throws(StoreError) -> Bool {
+    try change(from: from, to: to, in: store) { _ throws(StoreError) in }
+  }
+
+  /// ``BackendAction/publishFeatures(from:thenState:)``: `write` writes the features into the directory it is
+  /// given; otherwise as ``switchState(from:to:in:)``.
+  public func publishFeatures(
+    from: XenbusState, thenState state: XenbusState, in store: any StoreSession,
+    _ write: (any StoreAccess, String) throws(StoreError) -> Void
+  ) throws(StoreError) -> Bool {
+    try change(from: from, to: state, in: store) { transaction throws(StoreError) in
+      try write(transaction, directory)
+    }
+  }
+
+  private func change(
+    from: XenbusState, to: XenbusState, in store: any StoreSession,
+    _ write: (any StoreAccess) throws(StoreError) -> Void
+  ) throws(StoreError) -> Bool {
+    try store.transaction { transaction throws(StoreError) in
+      guard try ownState(in: transaction) == from else { return false }
+      try write(transaction)
+      try transaction.write(ownState, to.text)
+      return true
+    }
+  }
+
+  /// ``BackendAction/reportError(_:)``, the store's half: at most 256 characters, whatever a guest had a part
+  /// in.
+  public func reportError(_ message: String, in store: any StoreAccess) throws(StoreError) {
+    try store.write(errorNode, StoreError.escaped(message, limit: 256))
+  }
+
+  /// Takes the error back, once a connection is up or the device forgotten.
+  public func clearError(in store: any StoreAccess) throws(StoreError) {
+    try store.remove("/local/domain/\(backend)/error/backend/\(address)")
+  }
+}
