@@ -72,9 +72,10 @@ final class MachineLoop: Sendable {
         lastConnection += 1
         clients[socket.descriptor.raw] = Client(
           socket: socket, connection: MachineState.Connection(number: lastConnection))
-      } else if let client = clients[raw], !serve(client) {
+      } else if let connection = clients[raw]?.connection, !serve(clients[raw]) {
+        // The socket closes first, so that whoever is told finds nothing of the domain left.
         clients[raw] = nil
-        leave(client)
+        leave(connection)
       }
     }
     // Stopping is the end of every domain, but nobody is left to be told.
@@ -88,7 +89,8 @@ final class MachineLoop: Sendable {
   private func shedConnection() { usleep(10_000) }
 
   /// Answers one request; false when the connection is over.
-  private func serve(_ client: Client) -> Bool {
+  private func serve(_ client: Client?) -> Bool {
+    guard let client else { return false }
     do {
       guard let packet = try client.socket.receive(descriptorsUpTo: 0, waiting: false) else {
         return false
@@ -102,7 +104,7 @@ final class MachineLoop: Sendable {
     }
   }
 
-  private func leave(_ client: Client) {
-    if let domain = resources.withLock({ $0.disconnect(client.connection) }) { domainGone(domain) }
+  private func leave(_ connection: MachineState.Connection) {
+    if let domain = resources.withLock({ $0.disconnect(connection) }) { domainGone(domain) }
   }
 }

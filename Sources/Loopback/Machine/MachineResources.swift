@@ -21,6 +21,9 @@ struct MachineResources {
     func inbox(_ side: MachineState.Side) -> Descriptor { side == .first ? first : second }
   }
 
+  /// Memories and events that are held; grant words stay for good.
+  var descriptorCount: Int { memories.count + channels.count * 2 }
+
   /// Domains whose words are kept: they stay for good, because readers never map them anew.
   private static var maximumDomainCount: Int { 1024 }
 
