@@ -28,10 +28,13 @@ import Testing
     (".unsafely" + "Unwrapped", "unwrap with guard"),
   ]
 
+  /// mkdtemp's placeholder looks like one of the words.
+  static let temporaryName = String(repeating: "X", count: 6)
+
   @Test func bannedWordsStayOut() throws {
     for path in try Tree.files(under: Self.folders, extensions: ["swift", "c", "h"]) {
       for (number, line) in try Tree.text(path).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
-        for word in Self.banned where line.contains(word.pattern) && !line.contains("XXX" + "XXX") {
+        for word in Self.banned where line.contains(word.pattern) && !line.contains(Self.temporaryName) {
           Issue.record("\(path):\(number + 1) has \"\(word.pattern)\": \(word.instead)")
         }
       }

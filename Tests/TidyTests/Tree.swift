@@ -27,12 +27,24 @@ enum Tree {
   }
 
   /// The text without comments and string literals: what the compiler acts on, line by line.
-  static func code(_ path: String) throws -> [Substring] {
-    var text = try text(path)
-    text.replace(/"(?:[^"\\\n]|\\.)*"/, with: "\"\"")
-    return text.split(separator: "\n", omittingEmptySubsequences: false).map { line in
-      guard let comment = line.firstRange(of: "//") else { return line }
-      return line[..<comment.lowerBound]
+  static func code(_ path: String) throws -> [String] {
+    try text(path).split(separator: "\n", omittingEmptySubsequences: false).map { line in
+      var kept: [UInt8] = []
+      var isInString = false
+      var previous: UInt8 = 0
+      for byte in line.utf8 {
+        if byte == UInt8(ascii: "\""), previous != UInt8(ascii: "\\") {
+          isInString.toggle()
+        } else if !isInString {
+          if byte == UInt8(ascii: "/"), previous == byte {
+            kept.removeLast()
+            break
+          }
+          kept.append(byte)
+        }
+        previous = byte
+      }
+      return String(decoding: kept, as: UTF8.self)
     }
   }
 }
