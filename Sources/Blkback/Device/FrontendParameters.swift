@@ -90,3 +90,12 @@ public struct FrontendParameters: Equatable, Sendable {
     return references
   }
 }
+
+extension FrontendParameters: CustomStringConvertible {
+  /// The negotiated shape in words, for the log.
+  public var description: String {
+    let pages = queues.first?.ringReferences.count ?? 0
+    return "\(abi.protocolName), queues: \(queues.count), ring pages: \(pages), "
+      + "grants: \(usesPersistentGrants ? "persistent" : "copied")"
+  }
+}
