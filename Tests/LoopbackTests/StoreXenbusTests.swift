@@ -55,7 +55,8 @@ import Testing
     }
 
     private func handle(_ event: BackendEvent, of address: DeviceAddress) throws {
-      guard let nodes = devices[address]?.nodes, let actions = devices[address]?.handshake.handle(event) else {
+      guard let nodes = devices[address]?.nodes, let actions = devices[address]?.handshake.handle(event)
+      else {
         return
       }
       for action in actions {

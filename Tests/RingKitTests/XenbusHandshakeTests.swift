@@ -355,6 +355,17 @@ import Testing
     expect(world, own: .connected, written: [.initWait, .connected], live: 1)
   }
 
+  @Test func aFrontendThatMovedMeanwhileIsNotResumed() {
+    var world = XenbusWorld(own: .connected, frontend: .connected, isHotplugReady: false)
+    world.observe()
+    world.frontend(.closing)
+    world.isHotplugReady = true
+    world.frontend(.connected)
+    world.finishConnecting()
+    #expect(world.resumed == [false])
+    expect(world, own: .connected, written: [.closing, .initWait, .connected], live: 1)
+  }
+
   @Test func aNewDaemonLetsAnUnpluggedGuestFlush() {
     var world = XenbusWorld(own: .closing, frontend: .connected, isOnline: false)
     world.observe()

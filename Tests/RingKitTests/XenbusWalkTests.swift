@@ -180,7 +180,11 @@ import Testing
         }
       }
       if let failure = Self.settleByStop(world) { Issue.record("seed \(seed): \(failure)\n\(world.story)") }
-      #expect(world.violations.isEmpty, "seed \(seed)\n\(world.story)")
+      guard world.violations.isEmpty else {
+        // One story is enough.
+        Issue.record("seed \(seed)\n\(world.story)")
+        return
+      }
     }
   }
 }

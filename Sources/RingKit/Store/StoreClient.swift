@@ -276,12 +276,13 @@ public final class StoreClient: StoreSession {
 
   /// Tells a refusal from a lost connection, by errno as the failed call left it.
   private func failure(_ operation: String, _ path: String) -> StoreError {
-    switch errno {
-    case EBADF, EPIPE, ECONNRESET, EIO:
+    let number = errno
+    switch number {
+    case EBADF, EPIPE, ECONNRESET:
       return .connectionLost(operation: operation)
-    case EINVAL:
-      // Also what a call says whose answer was cut off; then the descriptor is closed, and another call
-      // fails.
+    case EINVAL, EIO:
+      // The daemon says these too, but so does libxenstore when an answer is cut off. Then it has closed its
+      // descriptor, and any further call tells.
       var length: UInt32 = 0
       // Sound: the result is ours to free.
       if let value = unsafe xs_read(handle, Self.none, "domid", &length) {
@@ -289,9 +290,9 @@ public final class StoreClient: StoreSession {
       } else if errno == EBADF {
         return .connectionLost(operation: operation)
       }
-      return .refused(operation: operation, path: path, errno: EINVAL)
-    case let number:
-      return .refused(operation: operation, path: path, errno: number)
+    default:
+      break
     }
+    return .refused(operation: operation, path: path, errno: number)
   }
 }

@@ -45,7 +45,8 @@ public enum StoreError: Error, Equatable, CustomStringConvertible {
     case .connectionLost(let operation):
       return "xenstore: \(operation): the connection to xenstored is lost; reconnect"
     case .refused(let operation, let path, let errno):
-      return "xenstore: " + SystemError(call: "\(operation) \(Self.escaped(path))", errno: errno).description
+      let call = path.isEmpty ? operation : "\(operation) \(Self.escaped(path))"
+      return "xenstore: \(SystemError(call: call, errno: errno))"
     case .notText(let path):
       return "xenstore: \(Self.escaped(path)) is not text: UTF-8 without NUL is expected"
     case .tooLong(let path, let byteCount):
