@@ -125,6 +125,17 @@ struct RingWakeupTests {
     })
     #expect(count == 2)
     #expect(seen)
+
+    _ = try back.refresh()
+    while back.nextRequest() != nil { back.respond(SlotCopy(), byteCount: 16) }
+    count = 0
+    notifies = back.publish(afterEachAccess: {
+      count += 1
+      guard count == 1 else { return }
+      do { seen = try front.finalCheckResponses() } catch { Issue.record(error) }
+    })
+    #expect(count == 2)
+    #expect(seen)
   }
 
   /// The check that finds nothing asks for the very next request; one that finds work asks for none (ring.h).

@@ -3,9 +3,9 @@
 ///
 /// The frontend may write anything to the pages at any time. All it can achieve is an error of ``refresh()``
 /// or ``finalCheck()``; with the first one the ring is broken for good, and its pages are not touched again.
-/// The ring owns the mapping and belongs to one thread.
+/// The ring owns the mapping and belongs to one thread at a time.
 @frozen
-public struct BackRing: ~Copyable {
+public struct BackRing: ~Copyable, Sendable {
   @usableFromInline let shared: SharedRing
   @usableFromInline var indices: BackIndices<UInt32>
   @usableFromInline var latchedFault: RingError?

@@ -2,9 +2,9 @@
 ///
 /// It trusts the backend no more than ``BackRing`` trusts a frontend: each response is copied out once, and a
 /// response producer that runs ahead of the requests breaks the ring for good. The ring owns the mapping and
-/// belongs to one thread.
+/// belongs to one thread at a time.
 @frozen
-public struct FrontRing: ~Copyable {
+public struct FrontRing: ~Copyable, Sendable {
   @usableFromInline let shared: SharedRing
   @usableFromInline var indices: FrontIndices<UInt32>
   @usableFromInline var latchedFault: RingError?

@@ -25,8 +25,8 @@ func ringNotificationIsDue<Index: FixedWidthInteger & UnsignedInteger>(
 /// with 32-bit ones. In ring order `published <= responseProducer <= requestConsumer <= requestProducer`, and
 /// `requestProducer <= responseProducer + slotCount`.
 @frozen @usableFromInline
-struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>:
-  BitwiseCopyable, Equatable
+struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable & Sendable>:
+  BitwiseCopyable, Equatable, Sendable
 {
   /// Slots in the ring, a power of two.
   @usableFromInline let slotCount: Index
@@ -95,8 +95,8 @@ struct BackIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>
 /// In ring order `responseConsumer <= responseProducer <= pushed <= requestProducer`, and
 /// `requestProducer <= responseConsumer + slotCount`.
 @frozen @usableFromInline
-struct FrontIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable>:
-  BitwiseCopyable, Equatable
+struct FrontIndices<Index: FixedWidthInteger & UnsignedInteger & BitwiseCopyable & Sendable>:
+  BitwiseCopyable, Equatable, Sendable
 {
   /// Slots in the ring, a power of two.
   @usableFromInline let slotCount: Index

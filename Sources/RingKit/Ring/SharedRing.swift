@@ -3,9 +3,10 @@ public import CShared
 /// The words and slots of a ring in shared pages, as both ends reach them: every access names a header word
 /// or an index, and an index always falls inside the mapping because it is masked.
 @frozen @usableFromInline @safe
-struct SharedRing: ~Copyable {
+struct SharedRing: ~Copyable, @unchecked Sendable {
   // Sound: `pages` keeps the mapping alive as long as the pointers into it, neither ever changes, and the
-  // geometry was computed from the mapping's own size. Shared bytes are touched only through CShared.
+  // geometry was computed from the mapping's own size. Shared bytes are touched only through CShared,
+  // for which change by others is expected, so that it may move to another thread.
   @usableFromInline let pages: MappedPages
   @usableFromInline let header: UnsafeMutablePointer<UInt32>
   @usableFromInline let firstSlot: UnsafeMutableRawPointer
