@@ -1,4 +1,5 @@
 @testable import RingKit
+import Testing
 
 /// The other side of a handshake: the nodes, a device which connects and drains when it is told to, and the
 /// rules that hold whatever happens. It does what a daemon's control thread does with the actions.
@@ -184,4 +185,27 @@ struct XenbusWorld {
 
   /// The last lines of the trace, for messages.
   var story: String { (violations + trace.suffix(40)).joined(separator: "\n") }
+}
+
+/// A device that is connected in the ordinary way.
+func connectedWorld() -> XenbusWorld {
+  var world = XenbusWorld(own: .initialising, frontend: .initialising)
+  world.observe()
+  world.frontend(.initialised)
+  world.finishConnecting()
+  world.frontend(.connected)
+  return world
+}
+
+/// Compares everything our side has done so far.
+func expect(
+  _ world: XenbusWorld, own: XenbusState?, written: [XenbusState], live: Int = 0, forgotten: Bool = false,
+  _ location: SourceLocation = #_sourceLocation
+) {
+  let story = Comment(rawValue: world.story)
+  #expect(world.violations.isEmpty, story, sourceLocation: location)
+  #expect(world.own == own, story, sourceLocation: location)
+  #expect(world.written == written, story, sourceLocation: location)
+  #expect(world.live == live, story, sourceLocation: location)
+  #expect(world.isForgotten == forgotten, story, sourceLocation: location)
 }
