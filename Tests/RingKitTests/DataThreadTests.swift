@@ -41,7 +41,7 @@ import Testing
       thread.perform { _ in journal.note("inner") }
       return ["\(loop.number)", Self.nameOfThisThread()]
     }
-    #expect(names == ["3", "ringback/3"])
+    #expect(names == ["3", "ringback-3"])
     let lines = try journal.wait(202)
     #expect(lines == (0..<200).map { "\($0)" } + ["call", "inner"])
     #expect(try thread.end() == nil)

@@ -318,7 +318,8 @@ public final class Vbd {
     if let watchedFrontend {
       try? environment.store.unwatch("\(watchedFrontend)/state", token: identity.description)
     }
-    try? environment.store.remove("error/backend/\(identity.kind)/\(identity.domain)/\(identity.device.number)")
+    try? environment.store.remove(
+      "error/backend/\(identity.kind)/\(identity.domain)/\(identity.device.number)", pruningBelow: "error")
     environment.forget(identity)
   }
 
@@ -330,7 +331,10 @@ public final class Vbd {
       guard try store.read("\(directory)/toolstack") == "ringback",
         try !store.exists("/local/domain/\(identity.domain)")
       else { return }
-      try store.remove(directory)
+      let kindDirectory = directory.dropLast("/\(identity.domain)/\(identity.device.number)".count)
+      try store.transaction { tree throws(StoreError) in
+        try tree.remove(directory, pruningBelow: String(kindDirectory))
+      }
     } catch {
       environment.log(.warning, "the nodes of a domain that is gone could not be removed: \(error)", about: identity)
     }

@@ -20,7 +20,8 @@ public struct DataThreadConfiguration: Sendable {
 ///
 /// This is its handle for control work, from any thread; ``DataLoop`` is its inside.
 public final class DataThread<Queue: DataQueue>: Sendable {
-  /// The thread's number, from 0; it is named "ringback/N".
+  /// The thread's number, from 0; it is named "ringback-N": the kernel makes a /proc entry of it for each
+  /// event channel (evtchn.c), so it holds no slash.
   public let number: Int
   @usableFromInline let core: DataThreadCore<DataLoop<Queue>>
 
@@ -90,7 +91,7 @@ final class DataThreadCore<Loop>: Sendable {
       let opened = Handoff<HostError?>()
       self.mailbox = mailbox
       self.outcome = outcome
-      thread = try OSThread(name: "ringback/\(number)") {
+      thread = try OSThread(name: "ringback-\(number)") {
         do throws(HostError) {
           let loop = try open(mailbox)
           opened.put(nil)

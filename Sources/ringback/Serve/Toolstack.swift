@@ -84,8 +84,8 @@ struct Toolstack {
     let backend = backendPath(domain, device)
     let frontend = frontendPath(domain, device)
     try store.transaction { tree throws(StoreError) in
-      try tree.remove(frontend)
-      try tree.remove(backend)
+      try tree.remove(frontend, pruningBelow: "/local/domain/\(domain)/device")
+      try tree.remove(backend, pruningBelow: "/local/domain/\(backendDomain)/backend")
     }
   }
 
