@@ -85,6 +85,8 @@ extension BlockFrontend {
   private func shareRings(_ features: BackendFeatures) throws(BlockFrontendError) {
     let order = min(options.ringPageOrder, features.maximumRingPageOrder)
     let count = min(max(1, options.queueCount), features.maximumQueues)
+    // Options count anew when there is nothing to carry over.
+    if queues.allSatisfy(\.isIdle) { dropQueues() }
     if queues.isEmpty {
       for number in 0..<count {
         let (pages, port) = try shareRing(order: order)

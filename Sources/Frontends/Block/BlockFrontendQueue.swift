@@ -59,6 +59,9 @@ public final class BlockFrontendQueue {
   /// Requests pushed whose responses were not taken.
   public var outstanding: Int { ring.outstanding }
 
+  /// True when no request is prepared, in flight, or waits to be released.
+  public var isIdle: Bool { freeCount == entries.count }
+
   // MARK: Requests
 
   /// Gives a request a place and pages; nil when there is no slot, place or page for it just now.

@@ -18,7 +18,7 @@ extension BlockWorkload {
 struct BlockWorkloadRun {
   private let load: BlockWorkload
   private let frontend: BlockFrontend
-  private let queue: BlockFrontendQueue
+  private var queue: BlockFrontendQueue
   private let model: DiskModel?
   private let firstSector: Int
   private let blockSectors: Int
@@ -94,6 +94,7 @@ struct BlockWorkloadRun {
     guard load.requestsBetweenReconnects > 0, made >= nextReconnect else { return }
     nextReconnect = made + load.requestsBetweenReconnects
     try frontend.reconnect(timeoutMilliseconds: load.stallMilliseconds)
+    queue = try frontend.queue()
   }
 
   // MARK: Making requests

@@ -1,0 +1,137 @@
+import Blkback
+import Foundation
+import RingKit
+import Synchronization
+
+/// A daemon in miniature: one control thread that looks at every disk whenever anything changed, with the data
+/// threads and disks of the real one.
+final class FrontendDaemon: Sendable {
+  private enum Message: Sendable {
+    case disk(VbdIdentity, VbdEvent)
+    case stop
+  }
+
+  /// What the administrator would read.
+  struct LogLine: Sendable, CustomStringConvertible {
+    var severity: VbdSeverity
+    var disk: VbdIdentity
+    var message: String
+    var description: String { "\(severity) \(disk): \(message)" }
+  }
+
+  private let log = Mutex<[LogLine]>([])
+  private let inbox: Inbox<Message>
+  private let opened = DispatchSemaphore(value: 0)
+  private let ended = DispatchSemaphore(value: 0)
+  private let failure = Mutex<String?>(nil)
+
+  /// Starts serving; throws when it cannot open what it needs.
+  init(hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int) throws {
+    inbox = try Inbox()
+    let thread = Thread { [self] in
+      do {
+        let control = try Control(
+          daemon: self, hypervisor: hypervisor, offer: offer, threadCount: threadCount, poolByteCount: poolByteCount)
+        opened.signal()
+        try control.run()
+      } catch {
+        failure.withLock { $0 = "\(error)" }
+        opened.signal()
+      }
+      ended.signal()
+    }
+    thread.name = "daemon"
+    thread.start()
+    guard opened.wait(timeout: .now() + 20) == .success else { throw WorldFailure("the daemon does not start") }
+    if let failure = failure.withLock({ $0 }) { throw WorldFailure("the daemon: \(failure)") }
+  }
+
+  /// Everything logged so far.
+  var lines: [LogLine] { log.withLock { $0 } }
+
+  /// Drains every disk and ends; a failure or a hang is thrown.
+  func stop() throws {
+    inbox.post(.stop)
+    guard ended.wait(timeout: .now() + 20) == .success else { throw WorldFailure("the daemon does not stop") }
+    if let failure = failure.withLock({ $0 }) { throw WorldFailure("the daemon: \(failure)") }
+  }
+
+  /// What belongs to the control thread.
+  private final class Control: VbdEnvironment {
+    let store: any StoreSession
+    let threads: [DataThread<BlockQueue>]
+    let offer: VbdOffer
+    let bufferShareByteCount: Int
+    let post: @Sendable (VbdIdentity, VbdEvent) -> Void
+    private let client: StoreClient
+    private let daemon: FrontendDaemon
+    private var disks: [VbdIdentity: Vbd] = [:]
+    private var nextThread = 0
+    private var isStopping = false
+
+    init(
+      daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int
+    ) throws {
+      self.daemon = daemon
+      self.offer = offer
+      client = try hypervisor.openStore()
+      store = client
+      var sizes = DataThreadConfiguration()
+      sizes.poolByteCount = poolByteCount
+      sizes.registersPool = false
+      bufferShareByteCount = max(BufferPool.largestByteCount, poolByteCount / 4)
+      threads = try (0..<threadCount).map {
+        try DataThread<BlockQueue>(number: $0, hypervisor: hypervisor, configuration: sizes)
+      }
+      post = { [inbox = daemon.inbox] in inbox.post(.disk($0, $1)) }
+      try client.watch(FrontendWorld.kindPath, token: "kind")
+    }
+
+    func run() throws {
+      var poll = DescriptorPoll()
+      poll.set([(client.descriptor, false), (daemon.inbox.descriptor, false)])
+      while !(isStopping && disks.isEmpty) {
+        _ = try poll.wait(timeoutMilliseconds: 5000)
+        for message in daemon.inbox.take() {
+          switch message {
+          case .disk(let identity, let event): disks[identity]?.handle(event)
+          case .stop:
+            isStopping = true
+            for disk in Array(disks.values) { disk.stop() }
+          }
+        }
+        var changed = false
+        while try client.nextWatchEvent() != nil { changed = true }
+        if changed { try lookAtAll() }
+      }
+      threads.forEach { $0.stop() }
+      for thread in threads {
+        if let failure = thread.join() { throw WorldFailure("data thread \(thread.number): \(failure)") }
+      }
+    }
+
+    private func lookAtAll() throws {
+      for domain in try client.list(FrontendWorld.kindPath) ?? [] {
+        for device in try client.list("\(FrontendWorld.kindPath)/\(domain)") ?? [] {
+          guard let domain = UInt16(domain), let number = UInt32(device) else { continue }
+          let identity = VbdIdentity(
+            kind: "vbd", domain: DomainID(rawValue: domain), device: VirtualDevice(number: number))
+          guard disks[identity] == nil, !isStopping else { continue }
+          disks[identity] = Vbd(identity, directory: "\(FrontendWorld.kindPath)/\(domain)/\(device)", environment: self)
+        }
+      }
+      for disk in Array(disks.values) { disk.refresh() }
+    }
+
+    func claimThread(count: Int) -> Int {
+      defer { nextThread = (nextThread + count) % threads.count }
+      return nextThread
+    }
+
+    func log(_ severity: VbdSeverity, _ message: String, about disk: VbdIdentity) {
+      daemon.log.withLock { $0.append(LogLine(severity: severity, disk: disk, message: message)) }
+    }
+
+    func forget(_ disk: VbdIdentity) { disks[disk] = nil }
+  }
+}
