@@ -1,6 +1,5 @@
 import Blkback
 import Frontends
-import Loopback
 import RingKit
 import Testing
 
@@ -18,11 +17,11 @@ import Testing
     #expect(!disk.isReadOnly)
     #expect(try frontend.backendState() == .connected)
     #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
-    #expect(world.host.machine.mappedPageCount(of: FrontendWorld.guest) > 0)
+    #expect(world.mappedPageCount > 0)
 
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     #expect(try frontend.backendState() == .closed)
-    #expect(world.host.machine.mappedPageCount(of: FrontendWorld.guest) == 0)
+    #expect(world.mappedPageCount == 0)
     #expect(throws: BlockFrontendError.self) { try frontend.submit(BlockFrontRequest(.flush)) }
 
     try frontend.connect(timeoutMilliseconds: worldMilliseconds)
@@ -48,7 +47,7 @@ import Testing
       return
     }
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
-    #expect(world.host.machine.mappedPageCount(of: FrontendWorld.guest) == 0)
+    #expect(world.mappedPageCount == 0)
     try world.stop()
   }
 
@@ -110,7 +109,7 @@ import Testing
       }
       let reason = try world.errorText()
       #expect(reason.map { word.isEmpty || $0.contains(word) } == true, "\(keys): \(reason ?? "no reason")")
-      #expect(world.host.machine.mappedPageCount(of: FrontendWorld.guest) == 0, "\(keys)")
+      #expect(world.mappedPageCount == 0, "\(keys)")
       try frontend.store.remove("\(frontend.path)/\(name)")
       frontend.options.keys = [:]
       try frontend.reconnect(timeoutMilliseconds: worldMilliseconds)

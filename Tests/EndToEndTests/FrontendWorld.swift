@@ -105,6 +105,9 @@ final class FrontendWorld {
     try toolstack.read("/local/domain/0/error/backend/vbd/\(domain)/\(device)/error")
   }
 
+  /// Pages of the usual guest that somebody has mapped.
+  var mappedPageCount: Int { host.machine.mappedPageCount(of: Self.guest) }
+
   /// A frontend that is not yet connected.
   func frontend(
     _ domain: DomainID = guest, _ device: UInt32 = device, _ options: BlockFrontendOptions = .init()

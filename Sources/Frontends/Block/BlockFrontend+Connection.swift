@@ -130,12 +130,16 @@ extension BlockFrontend {
     return RequestPages(pool: GrantedPagePool(try share(pageCount: count)), capacity: slots)
   }
 
-  /// Writes all keys in one transaction, as Linux does; the state follows by itself.
+  /// Writes all keys in one transaction, as Linux does; the state follows by itself. What an earlier connection of
+  /// ours wrote and this one does not, goes: a left `ring-page-order` would have the backend look for other keys.
   private func publishKeys() throws(BlockFrontendError) {
     let rings = queues.map { RingKeys.Queue(references: $0.ringPages.references, port: $0.port) }
     let nodes = RingKeys.nodes(queues: rings, options: options)
+    let stale = writtenKeys.subtracting(nodes.map(\.name))
+    writtenKeys.formUnion(nodes.map(\.name))
     try inStore { () throws(StoreError) in
       try store.transaction { (store: any StoreAccess) throws(StoreError) in
+        for name in stale.sorted() { try store.remove("\(path)/\(name)") }
         for (name, value) in nodes { try store.write("\(path)/\(name)", value) }
       }
     }

@@ -37,6 +37,7 @@ public final class BlockFrontend {
   let sharing: any GrantSharing
   let events: any EventChannels
   var watchesBackend = false
+  var writtenKeys: Set<String> = []
 
   /// Opens the host's facilities and reads where the backend is; nothing is written yet.
   public init(
@@ -99,13 +100,16 @@ public final class BlockFrontend {
 
   /// Lets the backend see all that was placed, and signals it where it asked for that.
   public func push() throws(BlockFrontendError) {
-    for queue in queues where queue.push() {
-      notificationCount += 1
-      do throws(EventChannelError) {
-        try events.notify(queue.port)
-      } catch {
-        throw .events(error)
-      }
+    for queue in queues where queue.push() { try kick(queue) }
+  }
+
+  /// Signals the backend, whether it asked for that or not.
+  public func kick(_ queue: BlockFrontendQueue) throws(BlockFrontendError) {
+    notificationCount += 1
+    do throws(EventChannelError) {
+      try events.notify(queue.port)
+    } catch {
+      throw .events(error)
     }
   }
 
