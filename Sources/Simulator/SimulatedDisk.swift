@@ -1,0 +1,63 @@
+public import RingKit
+
+/// A disk with a volatile cache: what was written is read back at once, but survives a power cut only if a flush
+/// that began later succeeded.
+public final class SimulatedDisk {
+  /// Bytes on the disk.
+  public let byteCount: Int
+  private let current: MemoryDisk
+  private let durable: MemoryDisk
+  private let scratch: MappedPages
+  /// 512-byte sectors written and not yet made durable.
+  private var dirty: Set<Int> = []
+
+  /// A disk of zeros; `byteCount` is a multiple of 4096.
+  public init(byteCount: Int) throws(SystemError) {
+    self.byteCount = byteCount
+    current = try MemoryDisk(byteCount: byteCount)
+    durable = try MemoryDisk(byteCount: byteCount)
+    scratch = try MappedPages.anonymous(pageCount: 1)
+  }
+
+  func read(at offset: UInt64, into segment: IOSegment) { current.read(at: offset, into: segment) }
+
+  func write(at offset: UInt64, from segment: IOSegment) {
+    current.write(at: offset, from: segment)
+    dirty.formUnion(Int(offset) / 512...(Int(offset) + Int(segment.length) - 1) / 512)
+  }
+
+  /// What a flush that begins now has to keep.
+  func beginFlush() -> Set<Int> { dirty }
+
+  /// Ends a flush. A failed one loses its sectors for good, and a later flush will not find them: Linux does so.
+  func endFlush(_ sectors: Set<Int>, succeeded: Bool) {
+    if succeeded {
+      for sector in sectors { move(sector) }
+    }
+    dirty.subtract(sectors)
+  }
+
+  private func move(_ sector: Int) {
+    let piece = scratch.segment(offset: 0, length: 512)
+    current.read(at: UInt64(sector) * 512, into: piece)
+    durable.write(at: UInt64(sector) * 512, from: piece)
+  }
+
+  /// A 512-byte sector as a read would give it, as 64 words.
+  public func sector(_ sector: Int) -> [UInt64] { words(of: sector, on: current) }
+
+  /// A 512-byte sector as it would be after a power cut.
+  public func durableSector(_ sector: Int) -> [UInt64] { words(of: sector, on: durable) }
+
+  /// Overwrites a 512-byte sector from outside the guest.
+  public func setSector(_ sector: Int, _ words: [UInt64]) {
+    precondition(words.count == 64)
+    scratch.setWords(words, at: 0)
+    current.write(at: UInt64(sector) * 512, from: scratch.segment(offset: 0, length: 512))
+  }
+
+  private func words(of sector: Int, on disk: MemoryDisk) -> [UInt64] {
+    disk.read(at: UInt64(sector) * 512, into: scratch.segment(offset: 0, length: 512))
+    return scratch.copyWords(at: 0, count: 64)
+  }
+}

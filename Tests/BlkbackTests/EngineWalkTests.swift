@@ -1,0 +1,86 @@
+import Blkback
+import RingKit
+import Simulator
+import Testing
+
+/// Random walks of the real engine against a model disk, under faults, in every configuration that changes its path.
+struct EngineWalkTests {
+  struct Walk: Sendable, CustomTestStringConvertible {
+    var name: String
+    var abi = BlockABI.x86_64
+    var persistent = false
+    var sectorByteCount = 512
+    var medium = MediumGeometry(blockByteCount: 512, memoryAlignment: 1)
+    var bufferByteCount = 4 << 20
+    var faults = FaultPlan()
+    var testDescription: String { name }
+  }
+
+  static var walks: [Walk] {
+    var flaky = FaultPlan.everything
+    flaky.allocationFailure = 200
+    var losing = FaultPlan.everything
+    losing.flushError = 20
+    let direct = MediumGeometry(blockByteCount: 4096, memoryAlignment: 512)
+    let strict = MediumGeometry(blockByteCount: 4096, memoryAlignment: 4096)
+    return [
+      Walk(name: "copy"),
+      Walk(name: "copy, faults", faults: .everything),
+      Walk(name: "copy, 32-bit layout, faults", abi: .x86_32, faults: .everything),
+      Walk(name: "copy, one buffer", bufferByteCount: 64 << 10),
+      Walk(name: "copy, one buffer, faults", bufferByteCount: 64 << 10, faults: flaky),
+      Walk(name: "persistent", persistent: true),
+      Walk(name: "persistent, faults", abi: .arm, persistent: true, faults: .everything),
+      Walk(name: "persistent, one buffer, faults", persistent: true, bufferByteCount: 64 << 10, faults: flaky),
+      Walk(name: "512 on 4096", medium: direct),
+      Walk(name: "512 on 4096, faults", medium: direct, faults: .everything),
+      Walk(name: "512 on 4096, one buffer, faults", medium: direct, bufferByteCount: 64 << 10, faults: flaky),
+      Walk(name: "512 on 4096, persistent, faults", persistent: true, medium: strict, faults: .everything),
+      Walk(name: "4096 on 4096, persistent, faults", persistent: true, sectorByteCount: 4096, medium: strict,
+        faults: .everything),
+      Walk(name: "losing data", faults: losing),
+      Walk(name: "losing data, 512 on 4096, persistent", persistent: true, medium: direct, faults: losing),
+    ]
+  }
+
+  @Test(arguments: walks, [1, 2])
+  func walk(_ walk: Walk, _ seed: UInt64) throws {
+    let limits = try BlockLimits(
+      sectorCount: 1024, sectorByteCount: walk.sectorByteCount, offered: .flush)
+    var setup = BlockWorld.Setup(limits: limits)
+    setup.seed = seed
+    setup.abi = walk.abi
+    setup.usesPersistentGrants = walk.persistent
+    setup.medium = walk.medium
+    setup.bufferByteCount = walk.bufferByteCount
+    let world = try BlockWorld(setup)
+    world.host.faults = walk.faults
+    let guest = WalkingGuest(
+      world: world, limits: limits, reusesGrants: walk.persistent, seed: seed &* 977)
+    for _ in 0..<2500 {
+      switch Int.random(in: 0..<10, using: &world.numbers) {
+      case 0..<3:
+        for _ in 0..<Int.random(in: 1...8, using: &world.numbers) where !guest.placeSomething() { break }
+        if world.numbers.chance(3, in: 4) { world.push() }
+      case 3..<5: world.complete(upTo: Int.random(in: 1...6, using: &world.numbers))
+      case 5..<8: world.runIfDue()
+      case 8: try guest.checkResponses()
+      default: if world.numbers.chance(1, in: 5) { world.kick() }
+      }
+      #expect(world.inFlightCount <= world.slotCount)
+    }
+    world.push()
+    for _ in 0..<4 where guest.outstandingCount > 0 {
+      #expect(world.settle() == nil)
+      try guest.checkResponses()
+    }
+    #expect(guest.verdict().isEmpty, "\(guest.verdict().prefix(5))")
+    let answers = guest.tally
+    #expect(answers["read okay", default: 0] > 50 && answers["write okay", default: 0] > 1, "\(answers)")
+    if walk.faults.flushError == 0 {
+      #expect(answers["flush okay", default: 0] > 30 && world.host.fenceErrno == nil, "\(answers)")
+    } else {
+      #expect(world.host.fenceErrno == 5 && answers["flush error", default: 0] > 30, "\(answers)")
+    }
+  }
+}
