@@ -52,6 +52,7 @@ public final class SimulatedBlockHost: BlockHost {
   private let poison: MappedPages
   private var liveBuffers: [UInt: UInt] = [:]
   private var mappings: [Mapping] = []
+  private var pinCounts: [Int]
   private var vectors: [IOSegment]
   private var operations: [Operation] = []
 
@@ -67,6 +68,7 @@ public final class SimulatedBlockHost: BlockHost {
     self.disk = disk
     self.medium = medium
     numbers = SeededNumbers(seed: seed)
+    pinCounts = [Int](repeating: 0, count: guest.memory.pageCount)
     pool = try BufferPool(byteCount: max(bufferByteCount, BufferPool.largestByteCount))
     share = BufferShare(limitByteCount: bufferByteCount)
     poison = try MappedPages.anonymous(pageCount: 1)
@@ -121,6 +123,7 @@ public final class SimulatedBlockHost: BlockHost {
     }
     guard let index else { return nil }
     mappings[index].pinCount += 1
+    pinCounts[mappings[index].page] += 1
     return PinnedPage(handle: UInt32(index), segment: guest.segment(ofPage: mappings[index].page))
   }
 
@@ -129,6 +132,7 @@ public final class SimulatedBlockHost: BlockHost {
     let index = Int(handle)
     guard index < mappings.count, mappings[index].pinCount > 0 else { return violate("unpinned \(handle) twice") }
     mappings[index].pinCount -= 1
+    pinCounts[mappings[index].page] -= 1
     guard mappings[index].pinCount == 0 else { return }
     let page = guest.segment(ofPage: mappings[index].page)
     for operation in operations where uses(operation, page) {
@@ -228,7 +232,8 @@ public final class SimulatedBlockHost: BlockHost {
     if happens(faults.endOfMedium) { return 0 }
     var left = length
     if happens(faults.shortTransfer) {
-      let unit = medium.memoryAlignment > 1 ? medium.blockByteCount : 1
+      // Whole words at least, so that a model can tell which write a word came from.
+      let unit = medium.memoryAlignment > 1 ? medium.blockByteCount : 8
       left = max(unit, Int.random(in: 0...length, using: &numbers) / unit * unit)
     }
     let moved = left
@@ -267,11 +272,10 @@ public final class SimulatedBlockHost: BlockHost {
   /// True when the bytes lie in a buffer in use or in a pinned page.
   private func isLive(_ piece: IOSegment) -> Bool {
     let end = piece.address + piece.length
-    if liveBuffers.contains(where: { $0.key <= piece.address && end <= $0.key + $0.value }) { return true }
-    return mappings.contains {
-      let page = guest.segment(ofPage: $0.page)
-      return $0.pinCount > 0 && page.address <= piece.address && end <= page.address + page.length
+    if let page = guest.page(at: piece.address) {
+      return pinCounts[page] > 0 && end <= guest.segment(ofPage: page).address + UInt(pageByteCount)
     }
+    return liveBuffers.contains { $0.key <= piece.address && end <= $0.key + $0.value }
   }
 
   private func uses(_ operation: Operation, _ memory: IOSegment) -> Bool {

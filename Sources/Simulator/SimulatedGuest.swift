@@ -43,6 +43,13 @@ public final class SimulatedGuest {
     memory.segment(offset: page * pageByteCount, length: pageByteCount)
   }
 
+  /// The page that an address lies in, if it lies in this memory.
+  func page(at address: UInt) -> Int? {
+    let whole = memory.segment(offset: 0, length: memory.byteCount)
+    guard address >= whole.address && address - whole.address < whole.length else { return nil }
+    return Int(address - whole.address) / pageByteCount
+  }
+
   /// A copy of a page as 512 words.
   public func words(ofPage page: Int) -> [UInt64] {
     memory.copyWords(at: page * pageByteCount, count: pageByteCount / 8)

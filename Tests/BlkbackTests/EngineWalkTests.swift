@@ -20,7 +20,7 @@ struct EngineWalkTests {
     var flaky = FaultPlan.everything
     flaky.allocationFailure = 200
     var losing = FaultPlan.everything
-    losing.flushError = 20
+    losing.flushError = 50
     let direct = MediumGeometry(blockByteCount: 4096, memoryAlignment: 512)
     let strict = MediumGeometry(blockByteCount: 4096, memoryAlignment: 4096)
     return [
@@ -57,7 +57,7 @@ struct EngineWalkTests {
     world.host.faults = walk.faults
     let guest = WalkingGuest(
       world: world, limits: limits, reusesGrants: walk.persistent, seed: seed &* 977)
-    for _ in 0..<2500 {
+    for _ in 0..<2000 {
       switch Int.random(in: 0..<10, using: &world.numbers) {
       case 0..<3:
         for _ in 0..<Int.random(in: 1...8, using: &world.numbers) where !guest.placeSomething() { break }
@@ -76,9 +76,9 @@ struct EngineWalkTests {
     }
     #expect(guest.verdict().isEmpty, "\(guest.verdict().prefix(5))")
     let answers = guest.tally
-    #expect(answers["read okay", default: 0] > 50 && answers["write okay", default: 0] > 1, "\(answers)")
+    #expect(answers["read okay", default: 0] > 50 && answers["write okay", default: 0] > 0, "\(answers)")
     if walk.faults.flushError == 0 {
-      #expect(answers["flush okay", default: 0] > 30 && world.host.fenceErrno == nil, "\(answers)")
+      #expect(answers["flush okay", default: 0] > 20 && world.host.fenceErrno == nil, "\(answers)")
     } else {
       #expect(world.host.fenceErrno == 5 && answers["flush error", default: 0] > 30, "\(answers)")
     }

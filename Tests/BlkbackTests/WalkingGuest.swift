@@ -213,14 +213,18 @@ final class WalkingGuest {
 
   private func checkRead(_ piece: Piece, _ succeeded: Bool, _ response: BlockResponse, _ request: Pending) {
     let words = world.guest.words(ofPage: piece.page)
-    for (index, word) in words.enumerated() {
-      if Self.isPoisoned(word) { return complain("old buffer contents", response, request) }
-      let place = index / 64
+    for place in 0..<8 {
       let sector = piece.sector + place - piece.first
       if place < piece.first || place > piece.last {
-        if word != Self.untouched { return complain("bytes outside the segment changed", response, request) }
-      } else if succeeded && !isTorn[sector] && word != expectation(sector, index % 64) {
-        return complain("sector \(sector) is not version \(answered[sector])", response, request)
+        if !Self.holds(words, at: place * 64, first: Self.untouched, step: 0) {
+          complain("bytes outside the segment changed", response, request)
+        }
+      } else if succeeded && !isTorn[sector] {
+        if !holdsExpected(words, at: place * 64, sector: sector) {
+          complain("sector \(sector) is not version \(answered[sector])", response, request)
+        }
+      } else if words[place * 64..<place * 64 + 64].contains(where: Self.isPoisoned) {
+        complain("old buffer contents", response, request)
       }
     }
   }
@@ -229,13 +233,16 @@ final class WalkingGuest {
   private func checkDurability(_ promised: [UInt64], _ response: BlockResponse, _ request: Pending) {
     var sector = Int.random(in: 0..<16, using: &numbers)
     while sector < sectorCount {
-      for (index, word) in world.disk.durableSector(sector).enumerated() where promised[sector] > 0 {
+      defer { sector += Int.random(in: 1..<16, using: &numbers) }
+      let words = world.disk.durableSector(sector)
+      if promised[sector] == 0 || holdsExpected(words, at: 0, sector: sector) { continue }
+      for index in 0..<64 {
+        let word = words[index]
         let kept = (word >> 8) & 0xFFFF_FFFF
         if kept < promised[sector] || word & 0xFF != UInt64(index) || word >> 40 != UInt64(sector) {
           return complain("sector \(sector) would lose version \(promised[sector])", response, request)
         }
       }
-      sector += Int.random(in: 1..<16, using: &numbers)
     }
   }
 
@@ -249,9 +256,11 @@ final class WalkingGuest {
     var found = complaints + world.leftovers
     if !pending.isEmpty { found.append("\(pending.count) requests without a response") }
     for sector in 0..<sectorCount {
-      for (index, word) in world.disk.sector(sector).enumerated() {
-        if Self.isPoisoned(word) { found.append("old buffer contents on disk at \(sector)") }
-        if !isTorn[sector] && word != expectation(sector, index) { found.append("sector \(sector) is wrong") }
+      let words = world.disk.sector(sector)
+      if isTorn[sector] {
+        if words.contains(where: Self.isPoisoned) { found.append("old buffer contents on disk at \(sector)") }
+      } else if !holdsExpected(words, at: 0, sector: sector) {
+        found.append("sector \(sector) is wrong on disk")
       }
     }
     return found
@@ -261,8 +270,23 @@ final class WalkingGuest {
     complaints.append("\(what): \(response), \(request.operation) of \(request.sectors)")
   }
 
-  private func expectation(_ sector: Int, _ index: Int) -> UInt64 {
-    answered[sector] == 0 ? 0 : Self.word(sector: sector, version: answered[sector], index: index)
+  private func holdsExpected(_ words: [UInt64], at start: Int, sector: Int) -> Bool {
+    let version = answered[sector]
+    if version == 0 { return Self.holds(words, at: start, first: 0, step: 0) }
+    return Self.holds(words, at: start, first: Self.word(sector: sector, version: version, index: 0), step: 1)
+  }
+
+  /// True when the 64 words of a sector are `first`, `first + step`, and so on. A loop without sequences, because
+  /// the walks spend their time here.
+  private static func holds(_ words: [UInt64], at start: Int, first: UInt64, step: UInt64) -> Bool {
+    var expected = first
+    var index = start
+    while index < start + 64 {
+      if words[index] != expected { return false }
+      expected &+= step
+      index += 1
+    }
+    return true
   }
 
   /// Fills what a read must not touch.

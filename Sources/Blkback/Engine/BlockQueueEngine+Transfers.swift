@@ -68,7 +68,7 @@ extension BlockQueueEngine where Host: ~Copyable {
 
   mutating func completeFlush(_ index: Int, result: Int32, host: inout Host) {
     if result < 0 {
-      if retries(index, errno: -result) {
+      if !host.isFenced && retries(index, errno: -result) {
         host.flush(token: table.token(index))
         return
       }

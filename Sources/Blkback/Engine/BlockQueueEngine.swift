@@ -81,12 +81,18 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   /// Call it after an event, and after completions were delivered. The work of one turn is bounded by the ring's
   /// size, whatever the frontend does meanwhile.
   public mutating func run(host: inout Host) -> EngineTurn {
+    let releaseCount = table.releaseCount
     retryParked(host: &host)
     let budget = takeRequests(host: &host)
     finishCopies(host: &host)
     publish(host: &host)
-    if let failure { return .broken(failure) }
-    if isClosing || parkedCount > 0 { return .idle }
+    if let failure {
+      dropParked(host: &host)
+      return .broken(failure)
+    }
+    // What was released in this turn may be what they wait for, and no completion will come to tell.
+    if parkedCount > 0 { return table.releaseCount == releaseCount ? .idle : .more }
+    if isClosing { return .idle }
     if budget == 0 && ring.unconsumed > 0 { return .more }
     do throws(RingError) {
       return try ring.finalCheck() ? .more : .idle
@@ -241,6 +247,12 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
+  /// Lets go of those that wait, once no answer can reach the frontend any more.
+  mutating func dropParked(host: inout Host) {
+    for position in 0..<parkedCount { finish(Int(parked[position]), status: .error, host: &host) }
+    parkedCount = 0
+  }
+
   /// True when this write and one under way touch the same block and either changes it only in part.
   func overlapsWrite(_ index: Int, host: inout Host) -> Bool {
     // With 512-byte blocks no write is partial, so nothing needs to be looked at.
@@ -310,6 +322,10 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
 
   /// Begins what is left of the transfer.
   mutating func startTransfer(_ index: Int, host: inout Host) {
+    if table.entries[index].isWrite && host.isFenced {
+      finish(index, status: .error, host: &host)
+      return
+    }
     table.entries[index].phase = .transfer
     let entry = table.entries[index]
     let firstVector = index * table.segmentCapacity + Int(entry.firstVector)
@@ -325,8 +341,10 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
 
   // MARK: Answers
 
-  mutating func finish(_ index: Int, status: BlockStatus, host: inout Host) {
+  mutating func finish(_ index: Int, status outcome: BlockStatus, host: inout Host) {
     let entry = table.entries[index]
+    // A write that was under way when data were lost may be among them.
+    let status = entry.isWrite && host.isFenced ? .error : outcome
     unpinSegments(index, count: Int(entry.segmentCount), host: &host)
     if let buffer = entry.buffer { host.releaseBuffer(buffer) }
     if status == .okay {

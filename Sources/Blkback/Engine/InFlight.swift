@@ -89,6 +89,8 @@ public struct InFlightTable: ~Copyable {
   @usableFromInline var firstFree: UInt16
   /// Requests in the table.
   public private(set) var count = 0
+  /// Requests that have left the table.
+  private(set) var releaseCount: UInt64 = 0
   /// Requests that fit: the ring's slots.
   public let capacity: Int
   /// Segments a request may have.
@@ -122,6 +124,8 @@ public struct InFlightTable: ~Copyable {
     firstFree = entries[index].next
     entries[index] = InFlightEntry()
     entries[index].generation = generation &+ 1
+    // Taken from here on: a request may be answered before it begins anything.
+    entries[index].phase = .parked
     count += 1
     return index
   }
@@ -133,6 +137,7 @@ public struct InFlightTable: ~Copyable {
     entries[index].next = firstFree
     firstFree = UInt16(index)
     count -= 1
+    releaseCount += 1
   }
 
   /// The name of the entry's present tenant, carried by its I/O.
