@@ -25,7 +25,7 @@ backend_attach() {
     "$back/frontend" "$frontend" "$back/frontend-id" "$1" "$back/online" 1 "$back/mode" "$4" "$back/device-type" disk \
     "$back/dev" "$2" "$back/removable" 0 "$back/bootable" 1 "$back/state" 1
   xenstore-write "$back/physical-device" "$(stat -c '%t:%T' "$loop")" "$back/hotplug-status" connected
-  await 10 state_among "$back/state" 2 4
+  await 30 state_among "$back/state" 2 4
 }
 
 # state_among PATH STATE...
@@ -41,7 +41,7 @@ backend_detach() {
   number=$(vdev_number "$2")
   back=/local/domain/0/backend/vbd/$1/$number
   xenstore-write "$back/online" 0 "$back/state" 5
-  await 15 state_among "$back/state" 6
+  await 30 state_among "$back/state" 6
   xenstore-rm "$back" "/local/domain/$1/device/vbd/$number"
   release_loop "$1" "$number"
 }
@@ -57,7 +57,7 @@ backend_forget() {
   for file in /run/lab/loop-"$1"-*; do
     [ -e "$file" ] || continue
     number=${file##*-}
-    await 15 test ! -e "/sys/bus/xen-backend/devices/vbd-$1-$number"
+    await 30 test ! -e "/sys/bus/xen-backend/devices/vbd-$1-$number"
     release_loop "$1" "$number"
   done
   xenstore-rm "/local/domain/0/backend/vbd/$1" 2>/dev/null || true
@@ -76,3 +76,6 @@ backend_counter() {
   esac
   cat "/sys/bus/xen-backend/devices/vbd-$1-$(vdev_number "$2")/statistics/$file"
 }
+
+# backend_list: one line for each device the kernel serves
+backend_list() { find /sys/bus/xen-backend/devices -name 'vbd-*' -exec basename {} \;; }

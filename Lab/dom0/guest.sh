@@ -1,24 +1,27 @@
 # Guests: making them, and running commands in them. The guest's half of the channel is guest/init.
 # shellcheck shell=bash
 
-guest_limit=60   # seconds that a guest may take to start, or a script in it to end
+guest_limit=$((limit / 2))   # seconds that a guest may take to start, or a script in it to end
+piece=1600                   # characters of base64 in one node
 
 guest_names() { ls /run/lab/guests 2>/dev/null; }
-guest_id() { xl domid "$1"; }
-guest_lives() { xl domid "$1" >/dev/null 2>&1; }
-guest_channel() { echo "/local/domain/$(guest_id "$1")/data/lab"; }
+
+# guest_id NAME: its domain number, looked up once (xl takes a tenth of a second)
+guest_id() { cat "/run/lab/ids/$1"; }
+guest_lookup() { mkdir -p /run/lab/ids && xl domid "$1" >"/run/lab/ids/$1" 2>/dev/null; }
+guest_lives() { xenstore-exists "/local/domain/$(guest_id "$1")/name"; }
 
 # guest_create NAME [--fio] [CONFIGURATION LINE]...: a paused PV guest
 guest_create() {
   local name=$1 ramdisk=guest.cpio memory=160; shift
   if [ "${1-}" = --fio ]; then ramdisk=guest-fio.cpio memory=384; shift; fi
   mkdir -p /run/lab/guests
-  {
-    printf '%s\n' "name='$name'" "type='pv'" "kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'" \
-      "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5'" \
-      "on_poweroff='destroy'" "on_reboot='destroy'" "on_crash='destroy'" "$@"
-  } >"/run/lab/guests/$name"
+  # keys that come later win
+  printf '%s\n' "name='$name'" "type='pv'" "kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'" \
+    "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5'" \
+    "on_poweroff='destroy'" "on_reboot='destroy'" "on_crash='destroy'" "$@" >"/run/lab/guests/$name"
   xl create -q -p "/run/lab/guests/$name"
+  guest_lookup "$name"
 }
 
 # guest_start NAME: lets it run and waits until it takes commands
@@ -27,69 +30,68 @@ guest_start() {
   guest_await_ready "$1"
 }
 
-guest_await_ready() { await $guest_limit guest_is_ready "$1"; }
-guest_is_ready() { xenstore-exists "$(guest_channel "$1")/reply"; }
+guest_await_ready() { await $guest_limit xenstore-exists "/local/domain/$(guest_id "$1")/data/lab/reply"; }
+
+# guest_await_restart NAME: until a reboot has made it another domain, which takes commands
+guest_await_restart() {
+  local old
+  old=$(guest_id "$1")
+  await $guest_limit guest_has_other_id "$1" "$old"
+  guest_await_ready "$1"
+}
+
+guest_has_other_id() { guest_lookup "$1" && [ "$(guest_id "$1")" != "$2" ]; }
 
 guest_destroy() {
-  local id
-  if id=$(guest_id "$1" 2>/dev/null); then
-    xl destroy "$1"
-    backend_forget "$id"
-  fi
-  rm -f "/run/lab/guests/$1"
+  xl destroy "$1" 2>/dev/null
+  backend_forget "$(guest_id "$1")"
+  rm -f "/run/lab/guests/$1" "/run/lab/ids/$1"
 }
 
-# guest_send NAME SCRIPT: starts the script in the guest, does not wait; prints the number of the request
-guest_send() {
-  local channel text number i=0 pairs=()
-  channel=$(guest_channel "$1")
-  number=$(($(xenstore-read "$channel/request" 2>/dev/null | cut -d' ' -f1) + 1))
-  text=$(printf '%s\n' "$2" | base64 | tr -d '\n')
-  while [ -n "$text" ]; do
-    pairs+=("$channel/script/$i" "${text:0:1020}")
-    text=${text:1020}
-    i=$((i + 1))
-  done
-  xenstore-write "${pairs[@]}"
-  xenstore-write "$channel/request" "$number $i"
-  echo $number
+# guest_send NAME SCRIPT: starts the script in the guest and does not wait for it
+guest_send() { send_request "/local/domain/$(guest_id "$1")/data/lab" "${EPOCHREALTIME//[.,]/}" "$2"; }
+
+# send_request CHANNEL NUMBER SCRIPT
+send_request() {
+  local lines i pairs=()
+  mapfile -t lines < <(base64 -w $piece <<<"$3")
+  for ((i = 1; i < ${#lines[@]}; i++)); do pairs+=("$1/script/$i" "${lines[i]}"); done
+  # one call is one transaction
+  xenstore-write "${pairs[@]}" "$1/request" "$2 ${#lines[@]} ${lines[0]}"
 }
 
-# guest_run NAME [--limit SECONDS] SCRIPT: runs it in the guest, prints what it printed, returns its status
+# guest_run NAME SCRIPT: runs it in the guest, prints what it printed, returns its status
 guest_run() {
-  local name=$1 limit=$guest_limit; shift
-  if [ "$1" = --limit ]; then limit=$2; shift 2; fi
-  echo "$name: $1" >>"$logs/commands.log"
-  local number reply
-  number=$(guest_send "$name" "$1") || return 1
-  await_reply "$name" "$number" "$limit" || return 1
-  reply=$(xenstore-read "$(guest_channel "$name")/reply")
-  guest_output "$name" "${reply##* }" | tee -a "$logs/commands.log"
-  reply=${reply#* }
-  return "${reply%% *}"
-}
-
-# await_reply NAME NUMBER SECONDS: woken by xenstore for the reply, and for the end of any domain
-await_reply() {
-  local channel watch status=1
-  channel=$(guest_channel "$1")
-  exec {watch}< <(exec timeout "$3" xenstore-watch "$channel/reply" @releaseDomain)
-  while read -r -u "$watch" _; do
-    case $(xenstore-read "$channel/reply" 2>/dev/null) in "$2 "*) status=0; break ;; esac
-    guest_lives "$1" || { echo "guest $1 died while it ran a script"; break; }
+  local name=$1 channel watch watcher end=$((SECONDS + guest_limit))
+  local number=${EPOCHREALTIME//[.,]/} got='' status count text result=1
+  echo "$name: $2" >>"$logs/commands.log"
+  channel=/local/domain/$(guest_id "$name")/data/lab
+  # woken by the reply, and by the end of any domain; both watches report once when they are set
+  exec {watch}< <(exec xenstore-watch "$channel/reply" @releaseDomain)
+  watcher=$!
+  read -r -t "$guest_limit" -u "$watch" _ && read -r -t "$guest_limit" -u "$watch" _
+  # a request to a guest that is gone would only leave nodes behind
+  if guest_lives "$name"; then send_request "$channel" "$number" "$2"; else end=$SECONDS; fi
+  while read -r -t $((end > SECONDS ? end - SECONDS : 1)) -u "$watch" _; do
+    read -r got status count text < <(xenstore-read "$channel/reply" 2>/dev/null || true) || true
+    [ "$got" != "$number" ] || break
+    guest_lives "$name" || { echo "guest $name died while it ran a script"; break; }
   done
-  [ $status = 0 ] || echo "no reply from guest $1 within $3 s"
-  kill "$!" 2>/dev/null
+  kill "$watcher" 2>/dev/null || true
   exec {watch}<&-
-  return $status
+  if [ "$got" = "$number" ]; then
+    guest_output "$channel" "$count" "$text" | tee -a "$logs/commands.log"
+    result=$status
+  else
+    echo "no reply from guest $name (limit: $guest_limit s)"
+  fi
+  return "$result"
 }
 
+# guest_output CHANNEL PIECES PIECE-0
 guest_output() {
-  local channel i=0 paths=()
-  channel=$(guest_channel "$1")
-  while [ "$i" -lt "$2" ]; do
-    paths+=("$channel/output/$i")
-    i=$((i + 1))
-  done
-  [ "$2" = 0 ] || xenstore-read "${paths[@]}" | tr -d '\n' | base64 -d
+  local i paths=()
+  [ -n "$3" ] || return 0
+  for ((i = 1; i < $2; i++)); do paths+=("$1/output/$i"); done
+  { echo "$3"; [ ${#paths[@]} = 0 ] || xenstore-read "${paths[@]}"; } | base64 -d
 }

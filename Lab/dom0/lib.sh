@@ -90,13 +90,18 @@ detach() {
 # counter GUEST VDEV reads|writes|flushes|errors|...: what the backend counted so far
 counter() { backend_counter "$(guest_id "$1")" "$2" "$3"; }
 
+# counter_reaches GUEST VDEV NAME NUMBER
+counter_reaches() { [ "$(counter "$1" "$2" "$3")" -ge "$4" ]; }
+
 # frontend_node GUEST VDEV NODE and backend_node GUEST VDEV NODE: a value from xenstore, empty when it is not there
 frontend_node() { xenstore-read "/local/domain/$(guest_id "$1")/device/vbd/$(vdev_number "$2")/$3" 2>/dev/null || true; }
 backend_node() {
   xenstore-read "/local/domain/0/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")/$3" 2>/dev/null || true
 }
 
-backend_devices() { xenstore-list -p /local/domain/0/backend/"$backend_kind" 2>/dev/null; }
+# backend_devices: domains that have nodes of the backend in xenstore
+backend_devices() { xenstore-list "/local/domain/0/backend/$backend_kind" 2>/dev/null; }
+no_device_of() { ! backend_devices | grep -qx "$1"; }
 no_device_left() { [ -z "$(backend_devices)" ]; }
 
 # domains_left: all but dom0; one that is dead while somebody still maps its pages is listed as (null)
@@ -105,11 +110,12 @@ no_domain_left() { [ -z "$(domains_left)" ]; }
 
 # grants_mapped GUEST: how many of the guest's pages other domains hold mapped, by the hypervisor's own table.
 # The first eight entries belong to the toolstack (console and xenstore).
-grants_mapped() {
+grants_mapped() { grants_mapped_of "$(guest_id "$1")"; }
+grants_mapped_of() {
   xl dmesg -c >/dev/null
   xl debug-keys g
   xl dmesg >"$logs/grants.txt"
-  awk -v domain="$(guest_id "$1")" '
+  awk -v domain="$1" '
     /grant-table for remote d/ { inside = ($0 ~ "remote d" domain "[^0-9]") }
     inside && match($0, /\[0x[0-9a-f]+\]/) { if (substr($0, RSTART + 1, RLENGTH - 2) !~ /^0x0*[0-7]$/) count++ }
     END { print count + 0 }' "$logs/grants.txt"

@@ -8,19 +8,19 @@ backend_start() {
   # in a session of its own, so that the end of the scenario does not end it
   setsid bash -c '"$@" & echo $! >/run/lab/daemon.pid; wait $!; echo $? >/run/lab/daemon.status' daemon \
     "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug </dev/null >/run/lab/daemon.log 2>&1 &
-  await 20 daemon_answers
+  await 30 daemon_answers
 }
 
 daemon_answers() { "$ringback" list >/dev/null; }
 
-# A clean stop: SIGTERM ends the daemon within ten seconds, with status 0.
+# A clean stop: SIGTERM ends the daemon within half a minute, with status 0.
 backend_stop() {
   [ -e /run/lab/daemon.pid ] || return 0
   local pid
   pid=$(cat /run/lab/daemon.pid)
   daemon_gone "$pid" || kill -TERM "$pid"
-  await 10 daemon_gone "$pid" || { kill -KILL "$pid"; return 1; }
-  await 2 test -e /run/lab/daemon.status
+  await 30 daemon_gone "$pid" || { kill -KILL "$pid"; return 1; }
+  await 30 test -e /run/lab/daemon.status
   [ "$(cat /run/lab/daemon.status)" = 0 ]
 }
 
@@ -39,3 +39,6 @@ backend_counter() {
   "$ringback" list --json | jq -e --argjson domain "$1" --argjson vdev "$(vdev_number "$2")" --arg name "$3" \
     '.[] | select(.domain == $domain and .vdev == $vdev) | .statistics[$name]'
 }
+
+# backend_list: one line for each device the daemon knows, nothing when there is none
+backend_list() { "$ringback" list --json | jq -r '.[] | "\(.domain) \(.vdev) \(.state)"'; }
