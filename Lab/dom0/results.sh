@@ -7,6 +7,6 @@ mark_time() { uptime_hundredths >/run/mark; }
 # report ok|FAIL|skip TEXT: with the time since the line before it
 report() {
   local spent=$(($(uptime_hundredths) - $(cat /run/mark)))
-  printf '  %-5s %s: %s (%d.%d s)\n' "$1" "$scenario" "$2" $((spent / 100)) $((spent % 100 / 10)) | tee -a /out/results.log
+  printf '  %-5s %s: %s (%d.%d s)\n' "$1" "$scenario" "${2//$'\n'/, }" $((spent / 100)) $((spent % 100 / 10)) | tee -a /out/results.log
   mark_time
 }
