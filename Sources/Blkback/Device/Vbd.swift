@@ -1,25 +1,5 @@
 public import RingKit
 
-/// Names a disk among all that a daemon serves.
-public struct VbdIdentity: Hashable, Sendable, CustomStringConvertible {
-  /// The directory below `backend` in xenstore.
-  public var kind: String
-  /// The guest.
-  public var domain: DomainID
-  /// The disk's number in the guest.
-  public var device: VirtualDevice
-
-  /// Joins the three.
-  public init(kind: String, domain: DomainID, device: VirtualDevice) {
-    self.kind = kind
-    self.domain = domain
-    self.device = device
-  }
-
-  /// "vbd3-1-51712", as sysfs and logs name such devices.
-  public var description: String { "\(kind)-\(domain)-\(device.number)" }
-}
-
 /// How much a message matters.
 public enum VbdSeverity: Sendable {
   /// Ordinary life.
@@ -44,6 +24,10 @@ public enum VbdEvent: Sendable {
 public protocol VbdEnvironment: AnyObject {
   /// The control thread's xenstore.
   var store: any StoreSession { get }
+  /// The domain that serves.
+  var ownDomain: DomainID { get }
+  /// The token for the watch on a disk's frontend.
+  func frontendToken(of disk: DeviceAddress) -> String
   /// The data threads; at least one.
   var threads: [DataThread<BlockQueue>] { get }
   /// The thread for the next queue, so that queues spread.
@@ -53,20 +37,18 @@ public protocol VbdEnvironment: AnyObject {
   /// What is offered to frontends.
   var offer: VbdOffer { get }
   /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
-  var post: @Sendable (VbdIdentity, VbdEvent) -> Void { get }
+  var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
   /// Tells the administrator.
-  func log(_ severity: VbdSeverity, _ message: String, about disk: VbdIdentity)
+  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
   /// The disk is no more ours.
-  func forget(_ disk: VbdIdentity)
+  func forget(_ disk: DeviceAddress)
 }
 
 /// One disk from the day its directory appears until it goes: reads its nodes, lets the handshake decide, and does
 /// what it says. Runs on the control thread; the data path lives in its ``BlockConnection``.
 public final class Vbd {
   /// Which disk.
-  public let identity: VbdIdentity
-  /// Its directory in xenstore.
-  public let directory: String
+  public let identity: DeviceAddress
   private unowned let environment: any VbdEnvironment
   private var handshake = BackendHandshake()
   /// The toolstack's description, once read.
@@ -76,12 +58,12 @@ public final class Vbd {
   private var connection: BlockConnection?
   private var openingGeneration: UInt32?
   private var drainsWhenOpened = false
-  private var watchedFrontend: String?
+  /// Its nodes, once the toolstack's were found to be in order; the frontend's state is watched from then on.
+  private var nodes: BackendNodes?
 
-  /// A disk that was found in `directory`.
-  public init(_ identity: VbdIdentity, directory: String, environment: any VbdEnvironment) {
+  /// A disk whose directory was found.
+  public init(_ identity: DeviceAddress, environment: any VbdEnvironment) {
     self.identity = identity
-    self.directory = directory
     self.environment = environment
   }
 
@@ -98,9 +80,7 @@ public final class Vbd {
 
   /// Arms the frontend's watch on a new connection to xenstore and looks at everything.
   public func watchAgain() {
-    if let watchedFrontend {
-      try? environment.store.watch("\(watchedFrontend)/state", token: identity.description)
-    }
+    if let nodes { try? watchFrontend(nodes) }
     refresh()
   }
 
@@ -108,22 +88,24 @@ public final class Vbd {
 
   /// Reads all nodes that matter and acts on them. Called for every watch event: what changed does not matter.
   public func refresh() {
-    do {
-      let store = environment.store
-      let own = try store.exists("\(directory)/state") ? try state(of: "\(directory)/state") : nil
-      if own != nil && configuration == nil { configure() }
-      let frontendPath = watchedFrontend ?? configuration?.frontendPath
-      let frontend = try frontendPath.flatMap { try state(of: "\($0)/state") }
-      let waitsForHotplug = configuration?.waitsForHotplug ?? false
-      let isHotplugReady = try !waitsForHotplug || store.read("\(directory)/hotplug-status") == "connected"
-      let isOnline = (try? store.flag("\(directory)/online", default: false)) ?? false
-      act(
-        on: .observed(
-          BackendObservation(own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)))
-      removeIfAbandoned()
+    do throws(VbdError) {
+      let nodes = try findNodes()
+      do throws(StoreError) {
+        let waits = try waitsForHotplug(nodes)
+        let isReady = try waits ? nodes.isHotplugConnected(in: environment.store) : true
+        act(on: .observed(try nodes.observe(in: environment.store, isHotplugReady: isReady)))
+      } catch {
+        throw VbdError(error)
+      }
+      removeIfAbandoned(nodes)
     } catch {
-      environment.log(.failure, "\(error)", about: identity)
+      environment.log(.failure, error.description, about: identity)
     }
+  }
+
+  /// The directory went: there is nobody left to shake hands with.
+  public func vanish() {
+    act(on: .observed(BackendObservation(own: nil, frontend: nil, isOnline: false, isHotplugReady: false)))
   }
 
   /// Takes what data threads report.
@@ -147,7 +129,7 @@ public final class Vbd {
     case .faulted(let generation, let error):
       act(on: .connectionFailed(generation: generation, message: error.description))
     }
-    removeIfAbandoned()
+    if let nodes { removeIfAbandoned(nodes) }
   }
 
   /// The daemon stops: drains, and leaves the nodes for the next daemon.
@@ -166,40 +148,34 @@ public final class Vbd {
     }
   }
 
-  /// A node's state; `.unknown` for what is none, nil when there is no such node.
-  private func state(of path: String) throws(StoreError) -> XenbusState? {
+  private func findNodes() throws(VbdError) -> BackendNodes {
+    if let nodes { return nodes }
     do throws(StoreError) {
-      return try environment.store.state(path)
-    } catch .badValue, .notText, .tooLong {
-      return .unknown
+      let found = try BackendNodes(identity, backend: environment.ownDomain, in: environment.store)
+      try watchFrontend(found)
+      nodes = found
+      return found
+    } catch {
+      throw VbdError(error)
     }
+  }
+
+  private func watchFrontend(_ nodes: BackendNodes) throws(StoreError) {
+    try environment.store.watch(nodes.frontendState, token: environment.frontendToken(of: identity))
+  }
+
+  /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the disk
+  /// stays there until the script has said that it is done.
+  private func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
+    try environment.store.read("\(nodes.directory)/script").map { !$0.isEmpty } ?? false
   }
 
   // MARK: Actions
 
-  private func configure() {
-    do throws(VbdError) {
-      let read = try VbdConfiguration.read(
-        from: environment.store, directory: directory, domain: identity.domain, device: identity.device)
-      configuration = read
-      if watchedFrontend == nil {
-        do throws(StoreError) {
-          try environment.store.watch("\(read.frontendPath)/state", token: identity.description)
-          watchedFrontend = read.frontendPath
-        } catch {
-          throw VbdError(error)
-        }
-      }
-    } catch {
-      // Told when the features are due, together with an image that cannot be opened.
-    }
-  }
-
   /// Opens what can fail before any feature is announced, so that a bad image is told at once.
   private func openImage() throws(VbdError) -> BlockStore {
     if let image { return image }
-    let configuration = try VbdConfiguration.read(
-      from: environment.store, directory: directory, domain: identity.domain, device: identity.device)
+    let configuration = try VbdConfiguration.read(from: environment.store, directory: findNodes().directory)
     self.configuration = configuration
     let opened = try BlockStore.open(configuration)
     if case .file(let file) = opened, let warning = file.directFallback {
@@ -218,8 +194,7 @@ public final class Vbd {
 
   private func publish(from: XenbusState, thenState state: XenbusState) {
     do throws(VbdError) {
-      let image = try openImage()
-      try write(environment.offer.nodes(for: properties(of: image)), from: from, to: state)
+      try write(environment.offer.nodes(for: properties(of: openImage())), from: from, to: state)
     } catch {
       report(error.description)
       // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
@@ -231,8 +206,8 @@ public final class Vbd {
   private func switchState(from: XenbusState, to state: XenbusState) {
     do throws(VbdError) {
       // Linux reads the disk's properties at Connected, so they are written again, for it and for a disk that changed.
-      let nodes = state == .connected ? try environment.offer.nodes(for: properties(of: openImage())) : []
-      try write(nodes, from: from, to: state)
+      let features = state == .connected ? try environment.offer.nodes(for: properties(of: openImage())) : []
+      try write(features, from: from, to: state)
       environment.log(.information, "\(from) -> \(state)", about: identity)
     } catch {
       report(error.description)
@@ -241,32 +216,31 @@ public final class Vbd {
 
   /// Writes nodes and our state in one transaction, unless somebody else has written our state meanwhile.
   private func write(
-    _ nodes: [(name: String, value: String)], from: XenbusState, to state: XenbusState
+    _ features: [(name: String, value: String)], from: XenbusState, to state: XenbusState
   ) throws(VbdError) {
-    let directory = directory
+    let nodes = try findNodes()
+    let isOurs: Bool
     do throws(StoreError) {
-      let isOurs = try environment.store.transaction { tree throws(StoreError) -> Bool in
-        guard try tree.read("\(directory)/state") == from.text else { return false }
-        for node in nodes { try tree.write("\(directory)/\(node.name)", node.value) }
-        try tree.write("\(directory)/state", state.text)
-        return true
+      isOurs = try nodes.publishFeatures(from: from, thenState: state, in: environment.store) {
+        (tree, directory) throws(StoreError) in
+        for feature in features { try tree.write("\(directory)/\(feature.name)", feature.value) }
       }
-      if !isOurs { refresh() }
+      if state == .connected { try nodes.clearError(in: environment.store) }
     } catch {
       throw VbdError(error)
     }
+    if !isOurs { refresh() }
   }
 
   private func connect(generation: UInt32, resume: Bool) {
     do throws(VbdError) {
-      guard let configuration else { throw VbdError("\(directory) cannot be read") }
       let image = try openImage()
       let parameters = try FrontendParameters.read(
-        from: environment.store, frontendPath: configuration.frontendPath, offer: environment.offer)
+        from: environment.store, frontendPath: findNodes().frontendDirectory, offer: environment.offer)
       let limits: BlockLimits
       do throws(BlockLimitsError) {
         limits = try BlockLimits(
-          sectorCount: image.byteCount / 512, readOnly: !configuration.isWritable, offered: [.flush])
+          sectorCount: image.byteCount / 512, readOnly: !(configuration?.isWritable ?? false), offered: [.flush])
       } catch {
         throw VbdError(error)
       }
@@ -306,34 +280,32 @@ public final class Vbd {
   /// Tells the log and the node that toolstacks look at (xenbus_client.c, xenbus_dev_error).
   private func report(_ message: String) {
     environment.log(.failure, message, about: identity)
-    let path = "error/backend/\(identity.kind)/\(identity.domain)/\(identity.device.number)/error"
     do throws(StoreError) {
-      try environment.store.write(path, String(message.prefix(1024)))
+      try nodes?.reportError(message, in: environment.store)
     } catch {
       environment.log(.warning, "the error node could not be written: \(error)", about: identity)
     }
   }
 
   private func forget() {
-    if let watchedFrontend {
-      try? environment.store.unwatch("\(watchedFrontend)/state", token: identity.description)
+    if let nodes {
+      try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
+      try? nodes.clearError(in: environment.store)
     }
-    try? environment.store.remove(
-      "error/backend/\(identity.kind)/\(identity.domain)/\(identity.device.number)", pruningBelow: "error")
     environment.forget(identity)
   }
 
   /// A disk attached by `ringback attach` has no other toolstack: when its domain is gone, its nodes go with it.
-  private func removeIfAbandoned() {
+  private func removeIfAbandoned(_ nodes: BackendNodes) {
     guard handshake.own == .closed, handshake.frontend == nil, case .idle = handshake.link else { return }
     do throws(StoreError) {
       let store = environment.store
-      guard try store.read("\(directory)/toolstack") == "ringback",
+      guard try store.read("\(nodes.directory)/toolstack") == "ringback",
         try !store.exists("/local/domain/\(identity.domain)")
       else { return }
-      let kindDirectory = directory.dropLast("/\(identity.domain)/\(identity.device.number)".count)
       try store.transaction { tree throws(StoreError) in
-        try tree.remove(directory, pruningBelow: String(kindDirectory))
+        try tree.remove(
+          nodes.directory, pruningBelow: "/local/domain/\(environment.ownDomain)/backend/\(identity.kind)")
       }
     } catch {
       environment.log(.warning, "the nodes of a domain that is gone could not be removed: \(error)", about: identity)

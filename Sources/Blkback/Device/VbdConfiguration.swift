@@ -9,12 +9,6 @@ public enum ImageFormat: String, Sendable, CaseIterable {
 
 /// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus Nodes").
 public struct VbdConfiguration: Equatable, Sendable {
-  /// The domain that the disk is for; its grants and no other's are used.
-  public var domain: DomainID
-  /// The disk's number in that domain.
-  public var device: VirtualDevice
-  /// The frontend's directory.
-  public var frontendPath: String
   /// How the image is to be read.
   public var format: ImageFormat
   /// The image's path.
@@ -25,27 +19,12 @@ public struct VbdConfiguration: Equatable, Sendable {
   public var isCDROM: Bool
   /// True when the toolstack set `removable`.
   public var isRemovable: Bool
-  /// True when a hotplug script is to finish before the disk may connect: libxl runs it only after it has seen
-  /// InitWait (libxl_device.c, device_hotplug), so the disk stays there until `hotplug-status` is "connected".
-  public var waitsForHotplug: Bool
 
-  /// Reads and checks the description of the device at `directory`.
+  /// Reads and checks the description in the device's directory.
   public static func read(
-    from store: any StoreAccess, directory: String, domain: DomainID, device: VirtualDevice
+    from store: any StoreAccess, directory: String
   ) throws(VbdError) -> VbdConfiguration {
     do {
-      let frontendID = try store.decimal("\(directory)/frontend-id", in: 0...DomainID.highestOrdinary.rawValue)
-      guard frontendID == domain.rawValue else {
-        throw VbdError(
-          "\(directory)/frontend-id is \(frontendID), but the device stands under domain \(domain); "
-            + "the toolstack wrote an inconsistent device")
-      }
-      let frontend = try store.text("\(directory)/frontend")
-      guard frontend.hasPrefix("/local/domain/\(domain)/") else {
-        throw VbdError(
-          "\(directory)/frontend is \"\(frontend)\", which is not below /local/domain/\(domain)/; "
-            + "a disk serves only the domain it stands under")
-      }
       let mode = try store.read("\(directory)/mode") ?? "w"
       guard ["r", "w", "w!"].contains(mode) else {
         throw VbdError("\(directory)/mode is \"\(mode)\"; it has to be r, w or w!")
@@ -56,11 +35,9 @@ public struct VbdConfiguration: Equatable, Sendable {
       }
       let (format, path) = try image(parameters, node: "\(directory)/params")
       return VbdConfiguration(
-        domain: domain, device: device, frontendPath: frontend, format: format, imagePath: path,
-        isWritable: mode != "r",
+        format: format, imagePath: path, isWritable: mode != "r",
         isCDROM: try store.read("\(directory)/device-type") == "cdrom",
-        isRemovable: try store.flag("\(directory)/removable", default: false),
-        waitsForHotplug: try store.read("\(directory)/script").map { !$0.isEmpty } ?? false)
+        isRemovable: try store.flag("\(directory)/removable", default: false))
     } catch let error as VbdError {
       throw error
     } catch {

@@ -18,18 +18,19 @@ final class Daemon: VbdEnvironment {
   let threads: [DataThread<BlockQueue>]
   let bufferShareByteCount: Int
   let offer: VbdOffer
-  let post: @Sendable (VbdIdentity, VbdEvent) -> Void
+  let post: @Sendable (DeviceAddress, VbdEvent) -> Void
   var store: any StoreSession { client }
 
   private let host: any Hypervisor
   private let configuration: DaemonConfiguration
   private let logger: Logger
   private let signals: TerminationSignals
-  private let inbox: Inbox<(VbdIdentity, VbdEvent)>
+  private let inbox: Inbox<(DeviceAddress, VbdEvent)>
   private var client: StoreClient
-  private var ownDomain: DomainID
+  private(set) var ownDomain: DomainID
+  private var directory: BackendDirectory
   private var socket: ControlSocket
-  private var disks: [VbdIdentity: Vbd] = [:]
+  private var disks: [DeviceAddress: Vbd] = [:]
   private var budgets: [DomainID: LogBudget] = [:]
   private var nextThread = 0
   private var isStopping = false
@@ -42,15 +43,18 @@ final class Daemon: VbdEnvironment {
     offer = configuration.offer
     // First of all: threads inherit the signal mask.
     signals = try TerminationSignals()
+    // libxenstore sets and restores this signal's action around each call.
+    signal(SIGPIPE, SIG_IGN)
     client = try host.openStore()
     ownDomain = try client.ownDomain()
+    directory = BackendDirectory(backend: ownDomain, kinds: configuration.kinds)
     var sizes = DataThreadConfiguration()
     sizes.poolByteCount = configuration.poolByteCount
     bufferShareByteCount = max(BufferPool.largestByteCount, configuration.poolByteCount / 4)
     threads = try (0..<configuration.threadCount).map {
       try DataThread<BlockQueue>(number: $0, hypervisor: host, configuration: sizes)
     }
-    let inbox = try Inbox<(VbdIdentity, VbdEvent)>()
+    let inbox = try Inbox<(DeviceAddress, VbdEvent)>()
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
     socket = try ControlSocket(path: configuration.controlSocketPath)
@@ -81,80 +85,45 @@ final class Daemon: VbdEnvironment {
 
   // MARK: Xenstore
 
-  private func path(of kind: String) -> String { "/local/domain/\(ownDomain)/backend/\(kind)" }
-
   private func watchKinds() throws {
-    for kind in configuration.kinds { try client.watch(path(of: kind), token: kind) }
+    for kind in directory.kinds { try client.watch(directory.path(of: kind), token: directory.token(of: kind)) }
   }
 
   /// Events only say where to look: each disk named is looked at once, however many events named it.
   private func takeWatchEvents() {
-    var changed: [VbdIdentity] = []
-    var kindsToScan: [String] = []
     do throws(StoreError) {
-      while let event = try client.nextWatchEvent() {
-        if let disk = disks.keys.first(where: { $0.description == event.token }) {
-          if !changed.contains(disk) { changed.append(disk) }
-        } else if configuration.kinds.contains(event.token) {
-          if let disk = identity(in: event.path, kind: event.token) {
-            if !changed.contains(disk) { changed.append(disk) }
-          } else if !kindsToScan.contains(event.token) {
-            kindsToScan.append(event.token)
-          }
+      while let event = try client.nextWatchEvent() { directory.note(event) }
+      while let work = directory.next() {
+        switch work {
+        case .scan(let kind):
+          let changes = try directory.scan(kind, in: client)
+          for path in changes.ignored { logger.warning("backend/\(path) is no device, ignored") }
+          changes.vanished.forEach { disks[$0]?.vanish() }
+          for address in changes.appeared { try look(at: address) }
+        case .read(let address):
+          try look(at: address)
         }
-      }
-      for kind in kindsToScan {
-        for disk in try scan(kind) where !changed.contains(disk) { changed.append(disk) }
-        // A directory that vanished takes its disks with it.
-        for disk in disks.keys where disk.kind == kind && !changed.contains(disk) { changed.append(disk) }
       }
     } catch .connectionLost {
       reconnect()
-      return
     } catch {
       logger.error("\(error)")
     }
-    for disk in changed { look(at: disk) }
   }
 
-  private func look(at identity: VbdIdentity) {
-    if let disk = disks[identity] {
+  private func look(at address: DeviceAddress) throws(StoreError) {
+    if let disk = disks[address] {
       disk.refresh()
       return
     }
-    guard !isStopping else { return }
-    let directory = "\(path(of: identity.kind))/\(identity.domain)/\(identity.device.number)"
+    let base = "\(directory.path(of: address.kind))/\(address.domain)/\(address.device)"
     // A disk that is let go stays in the store until its toolstack has seen it Closed.
-    guard let state = try? client.state("\(directory)/state"),
-      state != .closed || (try? client.flag("\(directory)/online", default: false)) == true
-    else { return }
-    let disk = Vbd(identity, directory: directory, environment: self)
-    disks[identity] = disk
-    log(.information, "found", about: identity)
+    let isOnline = try client.read("\(base)/online") == "1"
+    guard !isStopping, let state = try? client.state("\(base)/state"), state != .closed || isOnline else { return }
+    let disk = Vbd(address, environment: self)
+    disks[address] = disk
+    log(.information, "found", about: address)
     disk.refresh()
-  }
-
-  private func scan(_ kind: String) throws(StoreError) -> [VbdIdentity] {
-    var found: [VbdIdentity] = []
-    for domain in try client.list(path(of: kind)) ?? [] {
-      for device in try client.list("\(path(of: kind))/\(domain)") ?? [] {
-        if let disk = identity(in: "\(path(of: kind))/\(domain)/\(device)", kind: kind) { found.append(disk) }
-      }
-    }
-    return found
-  }
-
-  /// The disk that a path below `backend/<kind>` is about; nil when it is about more or less than one.
-  private func identity(in path: String, kind: String) -> VbdIdentity? {
-    let prefix = self.path(of: kind) + "/"
-    guard path.hasPrefix(prefix) else { return nil }
-    let parts = path.dropFirst(prefix.count).split(separator: "/", omittingEmptySubsequences: false)
-    guard parts.count >= 2,
-      let domain = StoreValue.decimal(String(parts[0]), in: 0...DomainID.highestOrdinary.rawValue),
-      let device = StoreValue.decimal(String(parts[1]), in: 0...UInt32(1 << 29 - 1))
-    else { return nil }
-    return VbdIdentity(
-      kind: kind, domain: DomainID(rawValue: domain), device: VirtualDevice(number: device))
   }
 
   /// Guests are served on while xenstored is away; when it is back, everything is looked at anew.
@@ -165,6 +134,7 @@ final class Daemon: VbdEnvironment {
         client = try host.openStore()
         ownDomain = try client.ownDomain()
         try watchKinds()
+        directory.kinds.forEach { directory.note(WatchEvent(path: directory.path(of: $0), token: directory.token(of: $0))) }
         for disk in disks.values { disk.watchAgain() }
         logger.notice("connected to xenstored again")
         return
@@ -179,12 +149,14 @@ final class Daemon: VbdEnvironment {
 
   // MARK: The disks' environment
 
+  func frontendToken(of disk: DeviceAddress) -> String { directory.token(ofFrontendOf: disk) }
+
   func claimThread(count: Int) -> Int {
     defer { nextThread = (nextThread + count) % threads.count }
     return nextThread
   }
 
-  func log(_ severity: VbdSeverity, _ message: String, about disk: VbdIdentity) {
+  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress) {
     let now = MonotonicClock.nowNanoseconds()
     guard let dropped = budgets[disk.domain, default: LogBudget()].allow(atNanoseconds: now) else { return }
     var metadata: Logger.Metadata = ["disk": "\(disk)"]
@@ -198,7 +170,7 @@ final class Daemon: VbdEnvironment {
     logger.log(level: level, "\(message)", metadata: metadata)
   }
 
-  func forget(_ disk: VbdIdentity) {
+  func forget(_ disk: DeviceAddress) {
     log(.information, "gone", about: disk)
     disks[disk] = nil
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
@@ -228,8 +200,8 @@ extension DeviceReport {
   /// What the daemon knows of a disk.
   init(_ disk: Vbd) {
     domain = disk.identity.domain.rawValue
-    vdev = disk.identity.device.number
-    name = disk.identity.device.description
+    vdev = disk.identity.device
+    name = VirtualDevice(number: disk.identity.device).description
     kind = disk.identity.kind
     state = disk.state.map { "\($0)" } ?? "none"
     image = disk.configuration?.imagePath ?? ""
