@@ -12,6 +12,6 @@ struct Ringback: ParsableCommand {
       """,
     version: "0.1.0",
     subcommands: [
-      Serve.self, Attach.self, Detach.self, List.self, Guest.self, LoopbackCommand.self,
+      Serve.self, Attach.self, Detach.self, List.self, Demo.self, Guest.self, LoopbackCommand.self,
     ])
 }
