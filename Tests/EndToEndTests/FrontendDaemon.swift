@@ -7,14 +7,14 @@ import Synchronization
 /// threads and disks of the real one.
 final class FrontendDaemon: Sendable {
   private enum Message: Sendable {
-    case disk(VbdIdentity, VbdEvent)
+    case disk(DeviceAddress, VbdEvent)
     case stop
   }
 
   /// What the administrator would read.
   struct LogLine: Sendable, CustomStringConvertible {
     var severity: VbdSeverity
-    var disk: VbdIdentity
+    var disk: DeviceAddress
     var message: String
     var description: String { "\(severity) \(disk): \(message)" }
   }
@@ -62,10 +62,11 @@ final class FrontendDaemon: Sendable {
     let threads: [DataThread<BlockQueue>]
     let offer: VbdOffer
     let bufferShareByteCount: Int
-    let post: @Sendable (VbdIdentity, VbdEvent) -> Void
+    let ownDomain: DomainID
+    let post: @Sendable (DeviceAddress, VbdEvent) -> Void
     private let client: StoreClient
     private let daemon: FrontendDaemon
-    private var disks: [VbdIdentity: Vbd] = [:]
+    private var disks: [DeviceAddress: Vbd] = [:]
     private var nextThread = 0
     private var isStopping = false
 
@@ -76,6 +77,7 @@ final class FrontendDaemon: Sendable {
       self.offer = offer
       client = try hypervisor.openStore()
       store = client
+      ownDomain = try client.ownDomain()
       var sizes = DataThreadConfiguration()
       sizes.poolByteCount = poolByteCount
       sizes.registersPool = false
@@ -114,24 +116,32 @@ final class FrontendDaemon: Sendable {
       for domain in try client.list(FrontendWorld.kindPath) ?? [] {
         for device in try client.list("\(FrontendWorld.kindPath)/\(domain)") ?? [] {
           guard let domain = UInt16(domain), let number = UInt32(device) else { continue }
-          let identity = VbdIdentity(
-            kind: "vbd", domain: DomainID(rawValue: domain), device: VirtualDevice(number: number))
+          let identity = DeviceAddress(
+            kind: "vbd", domain: DomainID(rawValue: domain), device: number)
           guard disks[identity] == nil, !isStopping else { continue }
-          disks[identity] = Vbd(identity, directory: "\(FrontendWorld.kindPath)/\(domain)/\(device)", environment: self)
+          disks[identity] = Vbd(identity, environment: self)
         }
       }
-      for disk in Array(disks.values) { disk.refresh() }
+      for (identity, disk) in disks {
+        if try client.exists("\(FrontendWorld.kindPath)/\(identity.domain)/\(identity.device)") {
+          disk.refresh()
+        } else {
+          disk.vanish()
+        }
+      }
     }
+
+    func frontendToken(of disk: DeviceAddress) -> String { "frontend/\(disk)" }
 
     func claimThread(count: Int) -> Int {
       defer { nextThread = (nextThread + count) % threads.count }
       return nextThread
     }
 
-    func log(_ severity: VbdSeverity, _ message: String, about disk: VbdIdentity) {
+    func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress) {
       daemon.log.withLock { $0.append(LogLine(severity: severity, disk: disk, message: message)) }
     }
 
-    func forget(_ disk: VbdIdentity) { disks[disk] = nil }
+    func forget(_ disk: DeviceAddress) { disks[disk] = nil }
   }
 }
