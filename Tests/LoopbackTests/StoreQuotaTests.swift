@@ -132,6 +132,17 @@ struct StoreQuotaTests {
     #expect(store.core.wantsInput(guest))
   }
 
+  /// Domain 0 is not limited in requests, but it too has to read before it is answered further.
+  @Test func repliesForDomainZeroAreBounded() {
+    var (store, dom0, _) = Self.guestStore()
+    _ = store.ask(dom0, .write, "/big|" + String(repeating: "v", count: 4000))
+    let request = StoreMessage(type: 2, request: 0, transaction: 0, payload: Array("/big\0".utf8)).encoded
+    store.core.receive((0..<1000).flatMap { _ in request }, from: dom0)
+    #expect(!store.core.wantsInput(dom0))
+    #expect(store.messages(dom0).count == 1000)
+    #expect(store.core.wantsInput(dom0))
+  }
+
   /// XSA-326: the events a guest causes count until whoever watches has been sent them.
   @Test func outstandingEvents() {
     var (store, dom0, guest) = Self.guestStore()

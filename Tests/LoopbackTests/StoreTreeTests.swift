@@ -179,8 +179,45 @@ struct StoreTreeTests {
     #expect(store.ask(stub, .write, "/of7|2") == "OK|")
     #expect(store.ask(dom0, .setTarget, "8|9|") == "ENOENT|")
     #expect(store.ask(stub, .setTarget, "8|7|") == "EACCES|")
+    // The next domain 7 is another one, and so is the next domain 8.
     store.core.release(domain: 7)
+    store.core.introduce(domain: 7)
+    _ = store.ask(dom0, .write, "/of7|1")
+    _ = store.ask(dom0, .setPermissions, "/of7|n7|")
     #expect(store.ask(stub, .read, "/of7|") == "EACCES|")
+    #expect(store.ask(dom0, .setTarget, "8|7|") == "OK|")
+    #expect(store.ask(stub, .read, "/of7|") == "1")
+    store.core.release(domain: 8)
+    store.core.introduce(domain: 8)
+    let next = store.client(8)
+    #expect(store.ask(next, .read, "/of7|") == "EACCES|")
+  }
+
+  /// Lists that just fit, and just do not, into one message.
+  @Test func partsAtTheirEdge() {
+    var store = StoreDialogue()
+    let dom0 = store.client()
+    for number in 0..<40 { _ = store.ask(dom0, .makeDirectory, "/d/\(number)-\(Self.longName.prefix(94))|") }
+    var lists: Set<Bool> = []
+    for length in 1...200 {
+      _ = store.ask(dom0, .makeDirectory, "/d/z\(Self.longName.prefix(length))|")
+      let list = store.ask(dom0, .directory, "/d|")
+      var collected = ""
+      // The empty name at the end takes the last byte, which is not part of the list.
+      while !collected.hasSuffix("||") && collected != "|" {
+        let reply = store.ask(dom0, .directoryPart, "/d|\(collected.utf8.count)|")
+        guard let bar = reply.firstIndex(of: "|"), reply.utf8.count <= 4096 else {
+          Issue.record("length \(length): \(reply.prefix(20))")
+          return
+        }
+        collected += reply[reply.index(after: bar)...]
+      }
+      if list != "E2BIG|" { #expect(collected == list + "|") }
+      lists.insert(list == "E2BIG|")
+      _ = store.ask(dom0, .remove, "/d/z\(Self.longName.prefix(length))|")
+    }
+    // Both sides of the edge were there.
+    #expect(lists == [false, true])
   }
 
   @Test func longListsComeInParts() {

@@ -137,6 +137,8 @@ struct StoreWatchTests {
     _ = store.ask(dom0, .write, "/w/x|1")
     _ = store.ask(dom0, .setPermissions, "/w/x|n0|")
     _ = store.heard(guest)
+    _ = store.ask(dom0, .write, "/w/x|2")
+    #expect(store.heard(guest) == ["event /w/x|t|"])
     _ = store.ask(dom0, .remove, "/w/x|")
     #expect(store.heard(guest) == ["event /w/x|t|"])
   }
@@ -157,6 +159,19 @@ struct StoreWatchTests {
       let heard = ["/w/a", "/w/old", "/w/old/child", "/w/b/c"].map { "event \($0)|t|" }
       #expect(store.heard(watcher) == (end == "T" ? heard : []))
     }
+  }
+
+  /// Written first and then gone with its parent: what was to be heard of the writing is heard still.
+  @Test func theWidestReachOfATransactionCounts() {
+    var store = StoreDialogue()
+    let (watcher, writer) = (store.client(), store.client())
+    for name in ["x", "y"] { _ = store.ask(writer, .write, "/w/\(name)|1") }
+    _ = store.ask(watcher, .watch, "/w|t|")
+    let transaction = UInt32(store.ask(writer, .transactionStart, "|").dropLast()) ?? 0
+    _ = store.ask(writer, .write, "/w/x|2", transaction: transaction)
+    _ = store.ask(writer, .remove, "/w|", transaction: transaction)
+    #expect(store.ask(writer, .transactionEnd, "T|", transaction: transaction) == "OK|")
+    #expect(store.heard(watcher) == ["event /w/x|t|", "event /w|t|"])
   }
 
   /// A transaction that ends in EAGAIN was never there.

@@ -32,7 +32,6 @@ struct NodePath: Hashable, Sendable, CustomStringConvertible {
       }
     }
     components = names
-    guard byteCount <= Self.absoluteBytesMax else { throw .invalid }
     if let quota = caller.quota, byteCountForQuota > quota.pathBytes { throw .invalid }
   }
 

@@ -112,7 +112,6 @@ struct StoreTree: Sendable {
       let readers = [node.permissions, parent?.permissions ?? []]
       changes.append(StoreChange(path: each, reach: each == path ? .subtree : .exact, readers: readers))
     }
-    log?.modified(path.parent)
     forest.remove(path)
   }
 
@@ -247,7 +246,6 @@ struct StoreTree: Sendable {
     }
     forest = draft
     for each in missing { log?.modified(each) }
-    log?.modified(parentPath)
   }
 
   private func checkSize(_ node: StoreNode, _ caller: StoreCaller) throws(StoreFailure) {
