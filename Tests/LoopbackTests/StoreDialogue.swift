@@ -2,9 +2,10 @@ import Testing
 
 @testable import Loopback
 
-/// Failed expectations name the store, not its whole contents.
-extension StoreCore: CustomTestStringConvertible {
+/// Failed expectations name the store; they do not take its contents apart, which may be large.
+extension StoreCore: CustomTestStringConvertible, CustomReflectable {
   public var testDescription: String { "store" }
+  public var customMirror: Mirror { Mirror(self, children: []) }
 }
 
 /// A store without sockets: each client's bytes are handed over at once and decoded again.

@@ -60,6 +60,20 @@ struct StoreQuotaTests {
     #expect(store.ask(guest, .read, "d1/x|") == "ENOENT|")
   }
 
+  /// A domain that was given more than its quota can still end transactions that add nothing.
+  @Test func transactionsBeyondTheQuota() {
+    var quota = StoreQuota()
+    quota.nodes = 3
+    var (store, dom0, guest) = Self.guestStore(quota)
+    for number in 1...5 { _ = store.ask(dom0, .write, "/local/domain/7/n\(number)|") }
+    for (payload, reply) in [("n1|x", "OK|"), ("n2/new|x", "ENOSPC|")] {
+      let transaction = UInt32(store.ask(guest, .transactionStart, "|").dropLast()) ?? 0
+      #expect(store.ask(guest, .write, payload, transaction: transaction) == reply)
+      #expect(store.ask(guest, .transactionEnd, "T|", transaction: transaction) == "OK|")
+    }
+    #expect(store.ask(guest, .read, "n1|") == "x")
+  }
+
   @Test func nodeSize() {
     var (store, dom0, guest) = Self.guestStore()
     // 16 of overhead and one permission of 8; the size must stay below 2048.

@@ -55,9 +55,15 @@ public final class StoreServer: Sendable {
   public func start() throws(StoreServerError) {
     try phase.withLock { phase throws(StoreServerError) in
       guard case .ready = phase else { throw .notStartable }
+      // The thread starts with every signal blocked: signals are for the program's own threads. Both sets are
+      // local, and the thread takes over the reference that is retained for it.
+      var all = sigset_t()
+      var former = sigset_t()
+      unsafe sigfillset(&all)
+      unsafe pthread_sigmask(SIG_SETMASK, &all, &former)
+      defer { unsafe pthread_sigmask(SIG_SETMASK, &former, nil) }
       var thread = pthread_t()
       let context = unsafe Unmanaged.passRetained(loop)
-      // The thread takes over the reference that was retained for it.
       let result = unsafe pthread_create(&thread, nil, { context in
         guard let context = unsafe context else { return nil }
         unsafe Unmanaged<StoreLoop>.fromOpaque(context).takeRetainedValue().run()
