@@ -166,21 +166,38 @@ final class ScriptedQueue: DataQueue {
 }
 
 extension DataThread {
+  /// Calls the thread from another one, so that an answer that does not come ends the test after ten seconds.
+  func ask<Value: Sendable>(
+    sourceLocation: SourceLocation = #_sourceLocation,
+    _ body: @escaping @Sendable (DataLoop<Queue>) -> Value
+  ) throws -> Value? {
+    let answered = DispatchSemaphore(value: 0)
+    let answer = Answer<Value>()
+    DispatchQueue.global().async {
+      answer.value.withLock { $0 = self.call(body) }
+      answered.signal()
+    }
+    try #require(
+      answered.wait(timeout: .now() + 10) == .success, "the thread does not answer",
+      sourceLocation: sourceLocation)
+    return answer.value.withLock { $0 }
+  }
+
   /// Stops the thread and waits for its end; fails after ten seconds.
   func end(sourceLocation: SourceLocation = #_sourceLocation) throws -> SystemError? {
     stop()
     let ended = DispatchSemaphore(value: 0)
-    let result = EndResult()
+    let result = Answer<SystemError>()
     DispatchQueue.global().async {
-      result.failure.withLock { $0 = self.join() }
+      result.value.withLock { $0 = self.join() }
       ended.signal()
     }
     try #require(
       ended.wait(timeout: .now() + 10) == .success, "the thread does not end", sourceLocation: sourceLocation)
-    return result.failure.withLock { $0 }
+    return result.value.withLock { $0 }
   }
 }
 
-private final class EndResult: Sendable {
-  let failure = Mutex<SystemError?>(nil)
+private final class Answer<Value: Sendable>: Sendable {
+  let value = Mutex<Value?>(nil)
 }

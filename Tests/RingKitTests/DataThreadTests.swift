@@ -22,7 +22,7 @@ import Testing
     _ name: String, to thread: Thread, prepare: @escaping @Sendable (ScriptedQueue) -> Void = { _ in }
   ) throws -> QueueKey {
     let journal = journal
-    let key = thread.call { loop -> QueueKey? in
+    let key = try thread.ask { loop -> QueueKey? in
       let queue = ScriptedQueue(name, journal, loop)
       queue.key = loop.add(queue)
       prepare(queue)
@@ -35,7 +35,7 @@ import Testing
     let thread = try start()
     let journal = journal
     for number in 0..<200 { thread.perform { _ in journal.note("\(number)") } }
-    let names = thread.call { loop -> [String] in
+    let names = try thread.ask { loop -> [String] in
       journal.note("call")
       // From the thread itself: runs later, as any other.
       thread.perform { _ in journal.note("inner") }
@@ -80,7 +80,7 @@ import Testing
     let thread = try start()
     let first = try add("a", to: thread)
     let second = try add("b", to: thread)
-    let port = thread.call { loop in
+    let port = try thread.ask { loop in
       try? loop.bind(first, domain: DomainID(rawValue: 1), remotePort: Port(rawValue: 7))
     }
     #expect(port == Port(rawValue: 47))
@@ -104,7 +104,7 @@ import Testing
   @Test func bindingRefusesWhatCannotBe() throws {
     let thread = try start()
     let key = try add("a", to: thread)
-    let errors = thread.call { loop -> [Int32] in
+    let errors = try thread.ask { loop -> [Int32] in
       [(1, 1 << 20), (500, 1), (1, 1), (1, 2)].map { (domain, port) in
         do throws(EventChannelError) {
           _ = try loop.bind(
@@ -158,12 +158,18 @@ import Testing
       loop.schedule(second, atNanoseconds: late)
       loop.schedule(first, atNanoseconds: late)
     }
+    // Each deadline before the former: one timeout is moved, none is added.
+    for step in 1...20 {
+      _ = try thread.ask { $0.schedule(first, atNanoseconds: late - UInt64(step)) }
+    }
+    let inFlight = try thread.ask { $0.ring.inFlightCount } ?? 0
+    #expect(inFlight <= 3, "poll, timeout and the timeout's last move, but there are \(inFlight)")
     // Armed for an hour by now; each of the next comes before.
     for step in 1...3 {
       thread.perform { $0.schedule(first, atNanoseconds: start + UInt64(step) * 1_000_000) }
       #expect(try journal.wait(step) == Array(repeating: "a run", count: step))
       // Answered after the turn, when the time has been noted.
-      #expect(thread.call { _ in times.all.count } == step)
+      #expect(try thread.ask { _ in times.all.count } == step)
       #expect((times.all.last ?? 0) >= start + UInt64(step) * 1_000_000)
     }
     // Forgotten before it is due: the marker behind it comes alone.
@@ -216,7 +222,7 @@ import Testing
     }
     while !isDone.isSet {
       // Answered although the queue is never idle.
-      #expect(thread.call { _ in true } == true)
+      #expect(try thread.ask { _ in true } == true)
     }
     #expect(try thread.end() == nil)
     #expect(journal.all.contains("other completed 9: \(-ETIME)"))
@@ -226,7 +232,7 @@ import Testing
     let thread = try start(queues: 1)
     let old = try add("old", to: thread)
     let journal = journal
-    let next = thread.call { loop -> QueueKey? in
+    let next = try thread.ask { loop -> QueueKey? in
       loop.ring.nop(token: old.token(1))
       loop.remove(old)
       let queue = ScriptedQueue("new", journal, loop)
@@ -252,7 +258,7 @@ import Testing
   @Test func generationsComeRoundWithoutConfusion() throws {
     let thread = try start(queues: 1)
     let journal = Journal()
-    let keys = thread.call { loop -> Set<QueueKey> in
+    let keys = try thread.ask { loop -> Set<QueueKey> in
       var keys: Set<QueueKey> = []
       for _ in 0..<4095 {
         guard let key = loop.add(ScriptedQueue("a", journal, loop)) else { break }
@@ -298,7 +304,7 @@ import Testing
     _ = try add("a", to: thread)
     _ = try add("b", to: thread)
     let journal = journal
-    #expect(thread.call { loop in loop.add(ScriptedQueue("c", journal, loop)) == nil } == true)
+    #expect(try thread.ask { loop in loop.add(ScriptedQueue("c", journal, loop)) == nil } == true)
     #expect(try thread.end() == nil)
   }
 
@@ -307,7 +313,7 @@ import Testing
     let key = try add("a", to: thread)
     let silent = eventfd(0, Int32(EFD_CLOEXEC))
     defer { close(silent) }
-    let inFlight = thread.call { loop -> UInt64 in
+    let inFlight = try thread.ask { loop -> UInt64 in
       for token in 0..<40 as Range<UInt32> {
         loop.ring.pollReadable(IOFile(descriptor: silent), token: key.token(token))
       }
@@ -336,7 +342,7 @@ import Testing
     }
     thread.perform { $0.ring.nop(token: key.token(0)) }
     _ = try journal.wait(1 + 50 * 20 + 51)
-    let counts = thread.call { [$0.ring.enterCount, $0.turnCount] } ?? []
+    let counts = try thread.ask { [$0.ring.enterCount, $0.turnCount] } ?? []
     #expect(counts.count == 2 && counts[0] <= counts[1] + 1, "\(counts)")
     #expect(try thread.end() == nil)
   }
