@@ -54,6 +54,12 @@ static inline int ringback_direct_alignment(int fd, uint32_t *memory, uint32_t *
 /// Writes back and drops what the page cache holds of a block device.
 static inline int ringback_drop_block_cache(int fd) { return ioctl(fd, BLKFLSBUF, 0); }
 
+/// 1 when a block device takes no writes, though it may have been opened for them.
+static inline int ringback_is_read_only(int fd) {
+  int read_only = 0;
+  return ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0;
+}
+
 /// Names the calling thread; 15 bytes show.
 static inline void ringback_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 

@@ -16,6 +16,10 @@ struct Medium {
     let isBlockDevice = status.map { $0.st_mode & S_IFMT == S_IFBLK } ?? false
     try self.init(path: path, descriptor: descriptor, isBlockDevice: isBlockDevice)
     if isBlockDevice {
+      // The kernel lets a write-protected device be opened for writing, and refuses the writes.
+      if !readOnly && ringback_is_read_only(descriptor) != 0 {
+        throw StorageError(path: path, reason: .readOnlyMedium)
+      }
       // The flush needs CAP_SYS_ADMIN; without it, what is dirty is written and the clean rest is let go.
       if !readOnly { _ = fsync(descriptor) }
       if ringback_drop_block_cache(descriptor) != 0 {

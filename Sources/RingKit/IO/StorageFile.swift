@@ -68,7 +68,12 @@ public final class StorageFile: Sendable {
             probe.map {
               "its size is not a multiple of the \($0.offset) bytes that direct I/O transfers"
             } ?? "direct reads are refused"
-          if direct == .always { throw StorageError(path: path, reason: .directRefused) }
+          if direct == .always {
+            let ragged = probe.map {
+              StorageError.Reason.ragged(byteCount: medium.byteCount, multiple: $0.offset)
+            }
+            throw StorageError(path: path, reason: ragged ?? .directRefused)
+          }
           _ = fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~ringback_o_direct())
         }
       }
