@@ -155,7 +155,7 @@ public final class IOUring {
         result >= 0 || result == -EAGAIN || result == -EBUSY || result == -EINTR,
         "io_uring refused a submission: misuse of the ring")
       // The kernel has no memory for a request: the whole machine waits for that, so may this thread.
-      usleep(100)
+      sched_yield()
     }
   }
 }

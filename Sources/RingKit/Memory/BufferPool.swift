@@ -48,7 +48,7 @@ public final class BufferPool {
 
   // Sound: the arena is mapped from init to deinit, and every range is checked against it before it is
   // touched.
-  private let base: UnsafeMutableRawPointer
+  @usableFromInline let base: UnsafeMutableRawPointer
   private var map: BuddyMap
   /// Bytes in the arena.
   public let byteCount: Int
@@ -72,7 +72,7 @@ public final class BufferPool {
   deinit { unsafe munmap(base, byteCount) }
 
   /// The whole arena, to be registered with a ring.
-  public var arena: IOSegment { IOSegment(address: UInt(bitPattern: unsafe base), length: UInt(byteCount)) }
+  @inlinable public var arena: IOSegment { IOSegment(address: UInt(bitPattern: unsafe base), length: UInt(byteCount)) }
 
   /// Bytes not handed out.
   public var freeByteCount: Int { map.freePageCount * pageByteCount }
@@ -151,6 +151,7 @@ public final class BufferPool {
   }
 
   /// True when all of the segment lies in the arena.
+  @inlinable
   public func contains(_ segment: IOSegment) -> Bool {
     let arena = arena
     return segment.address >= arena.address && segment.length <= arena.length
