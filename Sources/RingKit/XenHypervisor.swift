@@ -17,7 +17,7 @@ public struct XenHypervisor: Hypervisor {
     do {
       return try StoreClient()
     } catch {
-      throw HostError(error.description)
+      throw HostError("\(error); without Xen, use --hypervisor loopback")
     }
   }
 }

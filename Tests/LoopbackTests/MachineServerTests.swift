@@ -88,6 +88,30 @@ import Testing
     }
   }
 
+  /// Connections that cannot be accepted for want of descriptors neither stop the machine nor are lost.
+  @Test func itOutlivesWantOfDescriptors() async {
+    await #expect(processExitsWith: .success) {
+      let fixture = try MachineFixture()
+      let old = try fixture.hypervisor(MachineFixture.back)
+      var limit = rlimit(rlim_cur: rlim_t(try openDescriptorCount() + 20), rlim_max: 4096)
+      guard unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else {
+        throw TestFailure(description: "setrlimit: errno \(errno)")
+      }
+      do {
+        var sockets: [PacketSocket] = []
+        let path = LoopbackMachine.socketPath(in: fixture.directory)
+        while sockets.count < 100, let next = try? PacketSocket.connect(to: path, giveUpAfter: 10) {
+          sockets.append(next)
+        }
+        if sockets.count == 100 { throw TestFailure(description: "the limit does not work") }
+      }
+      let new = try fixture.hypervisor(MachineFixture.front)
+      _ = try new.openGrantSharing().share(
+        pageCount: 1, with: MachineFixture.back, access: .readWrite)
+      withExtendedLifetime(old) {}
+    }
+  }
+
   /// XSA-371's class: alone in a process, so that nobody else opens files.
   @Test func nothingOpenIsLeftBehind() async {
     await #expect(processExitsWith: .success) {

@@ -54,16 +54,22 @@ final class MachineLoop: Sendable {
   func run() {
     var clients: [Int32: Client] = [:]
     var lastConnection: UInt64 = 0
+    // Without descriptors a connection cannot be accepted, and would be reported again at once, for ever: then
+    // the listener is left alone until something else happened or a moment passed.
+    var isListening = true
     while true {
       var event = unsafe epoll_event()
-      let count = unsafe epoll_wait(epoll.raw, &event, 1, -1)
+      let count = unsafe epoll_wait(epoll.raw, &event, 1, isListening ? -1 : 100)
       if count < 0 && errno != EINTR { break }
+      if !isListening { isListening = (try? watch(listener.descriptor)) != nil }
       guard count == 1 else { continue }
       let raw = unsafe event.data.fd
       if raw == wake.raw { break }
       if raw == listener.descriptor.raw {
         guard let socket = try? listener.accept() else {
-          shedConnection()
+          var unused = unsafe epoll_event()
+          _ = unsafe epoll_ctl(epoll.raw, EPOLL_CTL_DEL, raw, &unused)
+          isListening = false
           continue
         }
         guard clients.count < Self.maximumConnectionCount, (try? watch(socket.descriptor)) != nil else {
@@ -83,10 +89,6 @@ final class MachineLoop: Sendable {
       _ = resources.withLock { $0.disconnect(client.connection) }
     }
   }
-
-  /// Without descriptors a connection cannot be accepted and would be reported again at once, for ever. A
-  /// moment's wait gives others time to close some.
-  private func shedConnection() { usleep(10_000) }
 
   /// Answers one request; false when the connection is over.
   private func serve(_ client: Client?) -> Bool {
