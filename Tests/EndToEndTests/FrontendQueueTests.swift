@@ -12,10 +12,11 @@ import Testing
     var back: BackRing
     let abi: BlockABI
 
-    init(abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil) throws {
+    init(abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true) throws {
       var options = BlockFrontendOptions()
       options.abi = abi
       options.firstRingIndex = 0xFFFF_FFF0
+      options.persistentGrants = persistent
       let ring = try sharedPages(1)
       let pages =
         if let sharing {
@@ -219,9 +220,10 @@ import Testing
     }
   }
 
-  @Test func grantsForOneRequestEndWithIt() throws {
+  @Test(arguments: [true, false])
+  func grantsForOneRequestEndWithIt(persistent: Bool) throws {
     let sharing = PrivateSharing()
-    var bench = try Bench(sharing: sharing)
+    var bench = try Bench(sharing: sharing, persistent: persistent)
     var references: [UInt32] = []
     for operation in [BlockOperation.write, .read] {
       let handle = try #require(try bench.queue.prepare(BlockFrontRequest(operation, sectorCount: 16)))
@@ -233,7 +235,7 @@ import Testing
       bench.queue.release(try #require(try bench.queue.nextCompletion()?.handle))
     }
     #expect(references == [1, 2, 3, 4])
-    // What the backend only reads is granted only for that.
-    #expect(sharing.accesses == [.readOnly, .readWrite])
+    // What the backend only reads is granted only for that, unless it may keep the page for later.
+    #expect(sharing.accesses == [persistent ? .readWrite : .readOnly, .readWrite])
   }
 }

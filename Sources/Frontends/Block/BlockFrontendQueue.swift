@@ -26,6 +26,8 @@ public final class BlockFrontendQueue {
   private let abi: BlockABI
   private let device: UInt16
   private let pages: RequestPages
+  // Persistent grants are always writable, whatever the first request does (blkif.h, note on feature-persistent).
+  private let grantsForWriting: Bool
   private var entries: [Entry]
   private var free: [UInt16]
   private var freeCount: Int
@@ -42,6 +44,7 @@ public final class BlockFrontendQueue {
     self.ringPages = ringPages
     self.port = port
     abi = options.abi
+    grantsForWriting = options.persistentGrants
     // As Linux does; backends ignore it.
     self.device = UInt16(truncatingIfNeeded: device)
     self.pages = pages
@@ -72,7 +75,7 @@ public final class BlockFrontendQueue {
     guard freeCount > 0, ring.freeSlotCount > reservedSlotCount else { return nil }
     let index = Int(free[freeCount - 1])
     do throws(GrantError) {
-      let access: GrantAccess = request.operation == .read ? .readWrite : .readOnly
+      let access: GrantAccess = grantsForWriting || request.operation == .read ? .readWrite : .readOnly
       guard try pages.acquire(pageCount, for: index, access: access) else { return nil }
     } catch {
       throw .grant(error)
