@@ -31,7 +31,8 @@ final class FrontendDaemon: Sendable {
     let thread = Thread { [self] in
       do {
         let control = try Control(
-          daemon: self, hypervisor: hypervisor, offer: offer, threadCount: threadCount, poolByteCount: poolByteCount)
+          daemon: self, hypervisor: hypervisor, offer: offer, threadCount: threadCount,
+          poolByteCount: poolByteCount)
         opened.signal()
         try control.run()
       } catch {
@@ -42,7 +43,9 @@ final class FrontendDaemon: Sendable {
     }
     thread.name = "daemon"
     thread.start()
-    guard opened.wait(timeout: .now() + 20) == .success else { throw WorldFailure("the daemon does not start") }
+    guard opened.wait(timeout: .now() + 20) == .success else {
+      throw WorldFailure("the daemon does not start")
+    }
     if let failure = failure.withLock({ $0 }) { throw WorldFailure("the daemon: \(failure)") }
   }
 
@@ -71,7 +74,8 @@ final class FrontendDaemon: Sendable {
     private var isStopping = false
 
     init(
-      daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int
+      daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int,
+      poolByteCount: Int
     ) throws {
       self.daemon = daemon
       self.offer = offer

@@ -44,7 +44,8 @@ import Testing
     }
     for order in 0...4 {
       ways.append(Way(order: order, writesZeroOrder: true, depth: 32 << order, blockByteCount: 1024))
-      ways.append(Way(abi: .x86_32, persistent: false, order: order, depth: 32 << order, blockByteCount: 1024))
+      ways.append(
+        Way(abi: .x86_32, persistent: false, order: order, depth: 32 << order, blockByteCount: 1024))
     }
     for persistent in [true, false] {
       ways.append(Way(persistent: persistent, depth: 8, blockByteCount: 45056))
@@ -236,7 +237,9 @@ import Testing
     changed[1_000_000] ^= 1
     try changed.write(to: URL(filePath: source))
     #expect(try transfer.compare(path: source, with: frontend, sector: 8) == 8 + 1_000_000 / 512)
-    #expect(throws: BlockFrontendError.self) { try transfer.copyIn(path: source, to: frontend, sector: 7 << 11) }
+    #expect(throws: BlockFrontendError.self) {
+      try transfer.copyIn(path: source, to: frontend, sector: 7 << 11)
+    }
     #expect(throws: BlockFrontendError.self) { try transfer.copyIn(path: world.path("none"), to: frontend) }
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()

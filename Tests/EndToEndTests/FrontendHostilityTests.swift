@@ -57,10 +57,12 @@ import Testing
     let frontend = try world.connected(options)
     let queue = try frontend.queue()
     for (first, last, reference) in [
-      (UInt8(5), UInt8(2), UInt32(0)), (0, 8, 0), (255, 255, 0), (0, 255, 0), (0, 7, 0xFFFF_FFFF), (0, 7, 60_000),
+      (UInt8(5), UInt8(2), UInt32(0)), (0, 8, 0), (255, 255, 0), (0, 255, 0), (0, 7, 0xFFFF_FFFF),
+      (0, 7, 60_000),
     ] {
       for operation in [BlockOperation.read, .write] {
-        let request = BlockRequest(operation: operation, segmentCount: 1, id: 1 << 63, sectorNumber: 0, abi: .x86_64)
+        let request = BlockRequest(
+          operation: operation, segmentCount: 1, id: 1 << 63, sectorNumber: 0, abi: .x86_64)
         var slot = request.encode()
         let segment = BlockSegment(
           reference: GrantReference(rawValue: reference), firstSector: first, lastSector: last)
@@ -177,7 +179,9 @@ import Testing
     #expect(try attacker.perform(BlockFrontRequest(.flush)) == .okay)
     try attacker.close(timeoutMilliseconds: worldMilliseconds)
 
-    guard neighbour.ended.wait(timeout: .now() + 60) == .success else { throw WorldFailure("the neighbour hangs") }
+    guard neighbour.ended.wait(timeout: .now() + 60) == .success else {
+      throw WorldFailure("the neighbour hangs")
+    }
     let result = try #require(neighbour.outcome.withLock { $0 }).get()
     result.expectIntegrity()
     #expect(result.requests == 20_000)

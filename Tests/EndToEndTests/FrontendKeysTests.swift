@@ -27,7 +27,8 @@ import Testing
     #expect(
       written([queue(8, 9, 10, 11, port: 5)], options)
         == [
-          "ring-page-order=2", "ring-ref0=8", "ring-ref1=9", "ring-ref2=10", "ring-ref3=11", "event-channel=5",
+          "ring-page-order=2", "ring-ref0=8", "ring-ref1=9", "ring-ref2=10", "ring-ref3=11",
+          "event-channel=5",
           "protocol=x86_32-abi", "feature-persistent=0",
         ])
   }
@@ -37,7 +38,10 @@ import Testing
     options.writesZeroRingPageOrder = true
     #expect(
       written([queue(8, port: 5)], options)
-        == ["ring-page-order=0", "ring-ref0=8", "event-channel=5", "protocol=x86_64-abi", "feature-persistent=1"])
+        == [
+          "ring-page-order=0", "ring-ref0=8", "event-channel=5", "protocol=x86_64-abi",
+          "feature-persistent=1",
+        ])
   }
 
   @Test func queuesHaveDirectoriesAndTheOrderIsCommon() {
@@ -45,7 +49,8 @@ import Testing
       written([queue(8, 9, port: 5), queue(10, 11, port: 6)])
         == [
           "multi-queue-num-queues=2", "ring-page-order=1", "queue-0/ring-ref0=8", "queue-0/ring-ref1=9",
-          "queue-0/event-channel=5", "queue-1/ring-ref0=10", "queue-1/ring-ref1=11", "queue-1/event-channel=6",
+          "queue-0/event-channel=5", "queue-1/ring-ref0=10", "queue-1/ring-ref1=11",
+          "queue-1/event-channel=6",
           "protocol=x86_64-abi", "feature-persistent=1",
         ])
   }

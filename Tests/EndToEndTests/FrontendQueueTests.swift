@@ -12,7 +12,9 @@ import Testing
     var back: BackRing
     let abi: BlockABI
 
-    init(abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true) throws {
+    init(
+      abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true
+    ) throws {
       var options = BlockFrontendOptions()
       options.abi = abi
       options.firstRingIndex = 0xFFFF_FFF0
@@ -50,7 +52,8 @@ import Testing
   @Test(arguments: BlockABI.allCases)
   func requestsAreEncodedAsLinuxDoes(abi: BlockABI) throws {
     var bench = try Bench(abi: abi)
-    let request = BlockFrontRequest(.write, sector: 0x1_2345_6789, sectorCount: 12, firstPageSector: 6, tag: 77)
+    let request = BlockFrontRequest(
+      .write, sector: 0x1_2345_6789, sectorCount: 12, firstPageSector: 6, tag: 77)
     let handle = try #require(try bench.queue.prepare(request))
     bench.queue.submit(handle)
     let slot = try bench.take()

@@ -29,7 +29,8 @@ final class FrontendWorld {
   init(offer: VbdOffer = VbdOffer(), threadCount: Int = 1, poolByteCount: Int = 8 << 20) throws {
     // libxenstore writes to sockets whose peer may be gone; the program ignores the signal from its start.
     _ = signal(SIGPIPE, SIG_IGN)
-    directory = FileManager.default.temporaryDirectory.appending(path: "ringback-\(UUID().uuidString.prefix(8))")
+    directory = FileManager.default.temporaryDirectory.appending(
+      path: "ringback-\(UUID().uuidString.prefix(8))")
     host = try LoopbackHost(directory: directory.path)
     toolstack = try host.hypervisor(for: Self.backend).openStore()
     daemon = try FrontendDaemon(
@@ -78,7 +79,9 @@ final class FrontendWorld {
             StorePermission(domain: reader, canRead: true, canWrite: false),
           ], of: path)
       }
-      for (name, value) in [("backend", back), ("backend-id", "0"), ("virtual-device", "\(device)"), ("state", "1")] {
+      for (name, value) in [
+        ("backend", back), ("backend-id", "0"), ("virtual-device", "\(device)"), ("state", "1"),
+      ] {
         try tree.write("\(front)/\(name)", value)
       }
       for (name, value) in [

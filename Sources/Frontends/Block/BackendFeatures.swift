@@ -19,7 +19,9 @@ public struct BackendFeatures: Equatable, Sendable {
   public var maximumQueues: Int
 
   /// Reads them from the backend's directory.
-  public static func read(from store: any StoreAccess, backendPath: String) throws(StoreError) -> BackendFeatures {
+  public static func read(from store: any StoreAccess, backendPath: String) throws(StoreError)
+    -> BackendFeatures
+  {
     let pages: UInt32 = try store.decimal("\(backendPath)/max-ring-pages", in: 1...(1 << 16), default: 1)
     return BackendFeatures(
       persistentGrants: try store.flag("\(backendPath)/feature-persistent", default: false),
@@ -58,7 +60,9 @@ public struct DiskProperties: Equatable, Sendable {
   }
 
   /// Reads them from the backend's directory.
-  public static func read(from store: any StoreAccess, backendPath: String) throws(StoreError) -> DiskProperties {
+  public static func read(from store: any StoreAccess, backendPath: String) throws(StoreError)
+    -> DiskProperties
+  {
     let path = "\(backendPath)/sector-size"
     let sector: Int = try store.decimal(path, in: 512...(1 << 20), default: 512)
     guard sector.nonzeroBitCount == 1 else { throw .bad(path, String(sector), expected: "a power of two") }

@@ -54,7 +54,9 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
     case .notConnected: return "the disk is not connected"
     case .ring(let error): return error.description
     case .unknownResponse(let response):
-      return "the backend answered id \(response.id) (\(response.operation), \(response.status)), which is not in flight"
+      return
+        "the backend answered id \(response.id) (\(response.operation), \(response.status)), which is not "
+        + "in flight"
     case .wrongOperation(let response, let asked):
       return "the backend answered \(response.operation) to the \(asked) with id \(response.id)"
     case .requestFailed(let operation, let sector, let status):

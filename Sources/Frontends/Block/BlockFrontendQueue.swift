@@ -125,7 +125,8 @@ public final class BlockFrontendQueue {
     let id = id(of: index)
     if request.operation == .discard {
       return BlockRequest(
-        discarding: UInt64(request.sectorCount), id: id, sectorNumber: request.sector, handle: device, abi: abi
+        discarding: UInt64(request.sectorCount), id: id, sectorNumber: request.sector, handle: device,
+        abi: abi
       ).encode()
     }
     let pageCount = request.pageCount

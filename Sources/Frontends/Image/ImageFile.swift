@@ -20,7 +20,9 @@ final class ImageFile {
   func byteCount() throws(SystemError) -> UInt64 {
     var status = stat()
     // Sound: the call fills the local variable.
-    guard unsafe fstat(descriptor, &status) == 0 else { throw SystemError(call: "stat \(path)", errno: errno) }
+    guard unsafe fstat(descriptor, &status) == 0 else {
+      throw SystemError(call: "stat \(path)", errno: errno)
+    }
     return UInt64(max(0, status.st_size))
   }
 

@@ -41,21 +41,25 @@ public struct BlockWorkload: Sendable {
 
 /// What a load did and how long it took.
 public struct BlockWorkloadResult: Sendable {
-  /// Reads, writes and flushes that succeeded.
+  /// Reads that succeeded.
   public var reads: UInt64 = 0
+  /// Writes that succeeded.
   public var writes: UInt64 = 0
+  /// Flushes that succeeded.
   public var flushes: UInt64 = 0
   /// Requests answered with an error or as not supported.
   public var errors: UInt64 = 0
   /// The first of these: operation, sector, and status.
   public var firstError: BlockFrontendError?
-  /// Bytes read and written by successful requests.
+  /// Bytes of the successful reads.
   public var bytesRead: UInt64 = 0
+  /// Bytes of the successful writes.
   public var bytesWritten: UInt64 = 0
   /// Sectors compared with the model.
   public var verifiedSectors: UInt64 = 0
-  /// Sectors that held what they must not, and the first of them.
+  /// Sectors that held what they must not.
   public var mismatches: UInt64 = 0
+  /// The first of these.
   public var firstMismatch: SectorMismatch?
   /// From the first request to the last response.
   public var elapsedNanoseconds: UInt64 = 0
@@ -63,8 +67,9 @@ public struct BlockWorkloadResult: Sendable {
   public var usage = ThreadUsage()
   /// From a request's submission to its response being taken.
   public var latency = LatencyHistogram()
-  /// Events sent to the backend, and times that the load slept until an event.
+  /// Events sent to the backend.
   public var notifications: UInt64 = 0
+  /// Times that the load slept until an event.
   public var sleeps: UInt64 = 0
 
   /// Nothing done.

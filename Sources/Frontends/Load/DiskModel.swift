@@ -65,8 +65,8 @@ public final class DiskModel {
     let stamp = SectorStamp(seed: seed, sector: UInt64(sector), sequence: sequence)
     if sequence >= max(floor, 1) && sequence <= issued[sector] && stamp.matches(buffer) { return nil }
     return SectorMismatch(
-      sector: UInt64(sector), oldest: floor, newest: issued[sector], foundSeed: buffer[0], foundSector: buffer[1],
-      foundSequence: buffer[2])
+      sector: UInt64(sector), oldest: floor, newest: issued[sector], foundSeed: buffer[0],
+      foundSector: buffer[1], foundSequence: buffer[2])
   }
 
   private func isInitial(_ buffer: SectorBuffer) -> Bool {
@@ -90,9 +90,11 @@ public struct SectorMismatch: Equatable, Sendable, CustomStringConvertible {
   public var oldest: UInt32
   /// The newest write it may hold.
   public var newest: UInt32
-  /// Its first three words: of a stamp, the seed, the sector and the write's number.
+  /// The sector's first word: of a stamp, the seed.
   public var foundSeed: UInt64
+  /// The second: of a stamp, the sector.
   public var foundSector: UInt64
+  /// The third: of a stamp, the write's number.
   public var foundSequence: UInt64
 
   /// What was expected and what was found.
