@@ -44,5 +44,9 @@ test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
 	@$(MAKE) --no-print-directory lab-smoke
 	@echo "ringback: all tests passed"
 
+bench: release ## compare with fio on the same file (about a minute and a half)
+	@scripts/install-packages fio jq
+	Bench/disk-against-fio --binary $(BINARY)
+
 clean: ## remove what was built
 	rm -rf .build

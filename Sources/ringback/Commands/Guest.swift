@@ -51,6 +51,9 @@ struct Guest: ParsableCommand {
   @Flag(name: .customLong("persistent-grants"), inversion: .prefixedNo, help: "Let the backend keep pages mapped.")
   var persistentGrants = true
 
+  @Flag(help: "Grant pages anew for each request, as Linux does without persistent grants.")
+  var regrant = false
+
   @Option(help: ArgumentHelp("Nanoseconds to look for answers before sleeping.", valueName: "ns"))
   var spin: UInt64 = 0
 
@@ -86,7 +89,7 @@ struct Guest: ParsableCommand {
     options.ringPageOrder = ringOrder
     options.abi = BlockABI(protocolName: layout) ?? .x86_64
     options.persistentGrants = persistentGrants
-    options.grantLifetime = persistentGrants ? .connection : .request
+    options.grantLifetime = regrant ? .request : .connection
     options.spinNanoseconds = spin
     let frontend = try BlockFrontend(
       hypervisor: host.open(), domain: DomainID(rawValue: host.ownDomain), device: vdev.device.number,
