@@ -48,6 +48,8 @@ public final class BlockWorld {
   /// Times the engine ran.
   public private(set) var turnCount = 0
 
+  private let usesPersistentGrants: Bool
+  private let firstIndex: UInt32
   private var engine: BlockQueueEngine<SimulatedBlockHost>
   private var front: FrontRing
   private var isKicked = false
@@ -64,6 +66,8 @@ public final class BlockWorld {
     ringPages = try MappedPages.anonymous(pageCount: setup.ringPageCount)
     ringPages.setBytes([UInt8](repeating: 0xA5, count: ringPages.byteCount), at: 0)
     abi = setup.abi
+    usesPersistentGrants = setup.usesPersistentGrants
+    firstIndex = setup.firstIndex
     numbers = SeededNumbers(seed: setup.seed)
     front = FrontRing(
       pages: ringPages, slotByteCount: setup.abi.requestByteCount, startingAt: setup.firstIndex)
@@ -142,6 +146,17 @@ public final class BlockWorld {
     return ended
   }
 
+  /// Connects anew, with an empty ring and a new engine, as after a reboot of the guest. Nothing may be in flight.
+  public func reconnect() throws {
+    precondition(engine.inFlightCount == 0 && host.pendingCount == 0)
+    front = FrontRing(pages: ringPages, slotByteCount: abi.requestByteCount, startingAt: firstIndex)
+    let back = try BackRing(attaching: ringPages, slotByteCount: abi.requestByteCount)
+    engine = try BlockQueueEngine(
+      ring: back, abi: abi, domain: guest.domain, usesPersistentGrants: usesPersistentGrants,
+      validator: engine.validator)
+    (isKicked, hasCompletions, isAsleep, lastTurn) = (false, false, false, .idle)
+  }
+
   /// Delivers a completion that storage never made.
   public func deliverForged(token: UInt32, result: Int32) {
     engine.complete(token: token, result: result, host: &host)
@@ -150,7 +165,8 @@ public final class BlockWorld {
 
   /// True when the engine is owed a turn.
   public var isDue: Bool {
-    isKicked || hasCompletions || lastTurn == .more || (engine.isStarved && host.wasRefusedByNeighbour)
+    isKicked || hasCompletions || lastTurn == .more
+      || (engine.isStarved && host.wasRefusedByNeighbour)
   }
 
   /// Gives the engine a turn if it is owed one.

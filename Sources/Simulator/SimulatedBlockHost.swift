@@ -1,8 +1,8 @@
 public import Blkback
 public import RingKit
 
-/// The world below a block queue, in one thread and without a clock: storage calls end when the driver says so, in an
-/// order and with faults that the seed decides.
+/// The world below a block queue, in one thread and without a clock: storage calls end when the driver says so, in
+/// an order and with faults that the seed decides.
 ///
 /// It also watches the engine: whatever an engine must never do is written to ``violations``.
 public final class SimulatedBlockHost: BlockHost {
@@ -34,8 +34,7 @@ public final class SimulatedBlockHost: BlockHost {
   struct Operation {
     var kind: Kind
     var token: UInt32
-    var firstVector = 0
-    var vectorCount = 0
+    var vectors = 0..<0
     var offset: UInt64 = 0
     var keeps: Set<Int> = []
   }
@@ -117,7 +116,8 @@ public final class SimulatedBlockHost: BlockHost {
     var index = mappings.firstIndex { $0.reference == reference }
     if index == nil {
       // A persistent mapping is always writable (blkif.h, note 8), so a read-only grant cannot be mapped.
-      guard !happens(faults.pinFailure), let page = guest.page(of: reference, forWriting: true) else { return nil }
+      guard !happens(faults.pinFailure), let page = guest.page(of: reference, forWriting: true)
+      else { return nil }
       index = mappings.count
       mappings.append(Mapping(reference: reference, page: page, pinCount: 0))
     }
@@ -130,7 +130,8 @@ public final class SimulatedBlockHost: BlockHost {
   /// Unpins it; a page that storage still uses is a violation.
   public func unpin(_ handle: UInt32) {
     let index = Int(handle)
-    guard index < mappings.count, mappings[index].pinCount > 0 else { return violate("unpinned \(handle) twice") }
+    guard index < mappings.count, mappings[index].pinCount > 0
+    else { return violate("unpinned \(handle) twice") }
     mappings[index].pinCount -= 1
     pinCounts[mappings[index].page] -= 1
     guard mappings[index].pinCount == 0 else { return }
@@ -166,7 +167,7 @@ public final class SimulatedBlockHost: BlockHost {
 
   /// Sets a transfer vector; one that storage uses must not change.
   public func setVector(_ segment: IOSegment, at index: Int) {
-    for operation in operations where (operation.firstVector..<operation.firstVector + operation.vectorCount).contains(index) {
+    for operation in operations where operation.vectors.contains(index) {
       violate("vector \(index) changed under the I/O of token \(operation.token)")
     }
     vectors[index] = segment
@@ -177,15 +178,15 @@ public final class SimulatedBlockHost: BlockHost {
 
   /// Begins a read.
   public func read(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
-    begin(
-      Operation(kind: .read, token: token, firstVector: firstVector, vectorCount: vectorCount, offset: offset))
+    let vectors = firstVector..<firstVector + vectorCount
+    begin(Operation(kind: .read, token: token, vectors: vectors, offset: offset))
   }
 
   /// Begins a write.
   public func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
     if isFenced { violate("write begun after the loss of data") }
-    begin(
-      Operation(kind: .write, token: token, firstVector: firstVector, vectorCount: vectorCount, offset: offset))
+    let vectors = firstVector..<firstVector + vectorCount
+    begin(Operation(kind: .write, token: token, vectors: vectors, offset: offset))
   }
 
   /// Begins a flush.
@@ -225,7 +226,7 @@ public final class SimulatedBlockHost: BlockHost {
       disk.endFlush(operation.keeps, succeeded: !fails)
       return fails ? -5 : 0
     }
-    let pieces = vectors[operation.firstVector..<operation.firstVector + operation.vectorCount]
+    let pieces = vectors[operation.vectors]
     let length = pieces.reduce(0) { $0 + Int($1.length) }
     check(operation, pieces, length)
     if happens(faults.transferError) { return -5 }
@@ -280,7 +281,7 @@ public final class SimulatedBlockHost: BlockHost {
 
   private func uses(_ operation: Operation, _ memory: IOSegment) -> Bool {
     guard operation.kind != .flush else { return false }
-    return vectors[operation.firstVector..<operation.firstVector + operation.vectorCount].contains {
+    return vectors[operation.vectors].contains {
       $0.address < memory.address + memory.length && memory.address < $0.address + $0.length
     }
   }
