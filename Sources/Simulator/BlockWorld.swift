@@ -146,7 +146,8 @@ public final class BlockWorld {
     return ended
   }
 
-  /// Connects anew, with an empty ring and a new engine, as after a reboot of the guest. Nothing may be in flight.
+  /// Connects anew, with an empty ring and a new engine, as after a reboot of the guest. Nothing may be in
+  /// flight.
   public func reconnect() throws {
     precondition(engine.inFlightCount == 0 && host.pendingCount == 0)
     front = FrontRing(pages: ringPages, slotByteCount: abi.requestByteCount, startingAt: firstIndex)
@@ -180,8 +181,8 @@ public final class BlockWorld {
     return true
   }
 
-  /// Goes on until nothing moves by itself: every request taken is answered, or something stands still for ever.
-  /// Returns what stands still, nil if nothing does.
+  /// Goes on until nothing moves by itself: every request taken is answered, or something stands still for
+  /// ever. Returns what stands still, nil if nothing does.
   public func settle() -> String? {
     for _ in 0..<100_000 {
       let moved = runIfDue()

@@ -1,8 +1,8 @@
 public import Blkback
 public import RingKit
 
-/// The world below a block queue, in one thread and without a clock: storage calls end when the driver says so, in
-/// an order and with faults that the seed decides.
+/// The world below a block queue, in one thread and without a clock: storage calls end when the driver says
+/// so, in an order and with faults that the seed decides.
 ///
 /// It also watches the engine: whatever an engine must never do is written to ``violations``.
 public final class SimulatedBlockHost: BlockHost {
@@ -205,7 +205,8 @@ public final class SimulatedBlockHost: BlockHost {
   /// Counts an event.
   public func notify() { notifyCount += 1 }
 
-  /// Ends one storage call that the seed picks: its token and result, for the engine. Nil when none is under way.
+  /// Ends one storage call that the seed picks: its token and result, for the engine. Nil when none is under
+  /// way.
   public func completeOne() -> (token: UInt32, result: Int32)? {
     guard !operations.isEmpty else { return nil }
     let operation = operations.remove(at: Int.random(in: 0..<operations.count, using: &numbers))
@@ -257,7 +258,8 @@ public final class SimulatedBlockHost: BlockHost {
 
   private func check(_ operation: Operation, _ pieces: ArraySlice<IOSegment>, _ length: Int) {
     if length == 0 { violate("transfer of nothing, token \(operation.token)") }
-    if operation.offset > UInt64(disk.byteCount) || UInt64(length) > UInt64(disk.byteCount) - operation.offset {
+    if operation.offset > UInt64(disk.byteCount) || UInt64(length) > UInt64(disk.byteCount) - operation.offset
+    {
       violate("transfer of \(length) bytes at \(operation.offset) leaves the disk")
     }
     for piece in pieces where !isLive(piece) { violate("transfer with memory that is not in use") }

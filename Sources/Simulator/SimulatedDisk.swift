@@ -1,7 +1,7 @@
 public import RingKit
 
-/// A disk with a volatile cache: what was written is read back at once, but survives a power cut only if a flush
-/// that began later succeeded.
+/// A disk with a volatile cache: what was written is read back at once, but survives a power cut only if a
+/// flush that began later succeeded.
 public final class SimulatedDisk {
   /// Bytes on the disk.
   public let byteCount: Int
@@ -29,7 +29,8 @@ public final class SimulatedDisk {
   /// What a flush that begins now has to keep.
   func beginFlush() -> Set<Int> { dirty }
 
-  /// Ends a flush. A failed one loses its sectors for good, and a later flush will not find them: Linux does so.
+  /// Ends a flush. A failed one loses its sectors for good, and a later flush will not find them: Linux does
+  /// so.
   func endFlush(_ sectors: Set<Int>, succeeded: Bool) {
     if succeeded {
       for sector in sectors { move(sector) }

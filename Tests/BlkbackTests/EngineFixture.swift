@@ -19,7 +19,8 @@ struct EngineFixture {
   /// Places a request whose segments are whole pages beginning with guest page `page`, each newly granted.
   @discardableResult
   func place(
-    _ operation: BlockOperation, id: UInt64, sector: UInt64 = 0, page: Int = 0, pages: Int = 1, readOnly: Bool = false
+    _ operation: BlockOperation, id: UInt64, sector: UInt64 = 0, page: Int = 0, pages: Int = 1,
+    readOnly: Bool = false
   ) -> [GrantReference] {
     let references = (0..<pages).map { world.guest.grant(page: page + $0, readOnly: readOnly) }
     place(operation, id: id, sector: sector, references.map { ($0, 0, 7) })
@@ -27,13 +28,16 @@ struct EngineFixture {
   }
 
   /// Places a request with the given segments: reference, first and last sector.
-  func place(_ operation: BlockOperation, id: UInt64, sector: UInt64, _ segments: [(GrantReference, UInt8, UInt8)]) {
+  func place(
+    _ operation: BlockOperation, id: UInt64, sector: UInt64, _ segments: [(GrantReference, UInt8, UInt8)]
+  ) {
     let request = BlockRequest(
       operation: operation, segmentCount: UInt8(segments.count), id: id, sectorNumber: sector, abi: world.abi)
     var slot = request.encode()
     for (index, segment) in segments.enumerated() {
       request.setSegment(
-        BlockSegment(reference: segment.0, firstSector: segment.1, lastSector: segment.2), at: index, in: &slot)
+        BlockSegment(reference: segment.0, firstSector: segment.1, lastSector: segment.2), at: index,
+        in: &slot)
     }
     world.place(slot)
   }

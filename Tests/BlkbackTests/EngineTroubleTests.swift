@@ -29,7 +29,8 @@ struct EngineTroubleTests {
     fixture.expectNothingLeft()
   }
 
-  /// Another queue may latch the loss at any moment of a write or flush of this one: from then on none succeeds.
+  /// Another queue may latch the loss at any moment of a write or flush of this one: from then on none
+  /// succeeds.
   @Test(arguments: [false, true], 0..<10)
   func aLossReachesWhatIsUnderWay(_ persistent: Bool, _ steps: Int) throws {
     for seed: UInt64 in 1...20 {
@@ -137,7 +138,8 @@ struct EngineTroubleTests {
       }
     }
     #expect(world.settle() == nil)
-    for response in try world.takeResponses() where asked.removeValue(forKey: response.id) != response.operation {
+    for response in try world.takeResponses()
+    where asked.removeValue(forKey: response.id) != response.operation {
       Issue.record("response to nothing: \(response)")
     }
     #expect(asked.isEmpty && answeredCount > 3000)
@@ -158,7 +160,8 @@ struct EngineTroubleTests {
       slot.setUInt32(.random(in: 0...80, using: &numbers), at: place)
       let first = UInt8.random(in: 0...7, using: &numbers)
       slot.setUInt8(first, at: place + 4)
-      slot.setUInt8(.random(in: first...(numbers.chance(1, in: 50) ? 255 : 7), using: &numbers), at: place + 5)
+      slot.setUInt8(
+        .random(in: first...(numbers.chance(1, in: 50) ? 255 : 7), using: &numbers), at: place + 5)
     }
     return slot
   }
@@ -244,7 +247,9 @@ struct EngineTroubleTests {
     let fixture = try EngineFixture { $0.usesPersistentGrants = persistent }
     fixture.world.host.faults = .everything
     for round in 0..<60 {
-      for id: UInt64 in 0..<30 { fixture.place(id % 3 == 0 ? .read : .write, id: id, sector: id * 8, page: Int(id)) }
+      for id: UInt64 in 0..<30 {
+        fixture.place(id % 3 == 0 ? .read : .write, id: id, sector: id * 8, page: Int(id))
+      }
       fixture.world.push()
       fixture.world.runIfDue()
       fixture.world.complete(upTo: round % 20)

@@ -115,7 +115,8 @@ struct ValidatorExhaustiveTests {
           let outcome = Outcome(validator.judge(slot))
           if outcome != model.judge(slot.allBytes) { Issue.record("\(sector) of \(size): \(outcome)") }
         }
-        for count: UInt64 in [0, 1, 8, size, size &- sector, size &- sector &+ 1, 0 &- sector, 1 << 55, .max] {
+        for count: UInt64 in [0, 1, 8, size, size &- sector, size &- sector &+ 1, 0 &- sector, 1 << 55, .max]
+        {
           let slot = BlockRequest(discarding: count, id: 0, sectorNumber: sector, abi: .x86_64).encode()
           let outcome = Outcome(validator.judge(slot))
           if outcome != model.judge(slot.allBytes) {
@@ -147,7 +148,8 @@ struct ValidatorExhaustiveTests {
       let verdict = validator.judge(slot, abi: abi)
       let expected = model.judge(bytes)
       if Outcome(verdict) != expected {
-        Issue.record("round \(round): \(verdict), model \(expected), \(BlockRequest(slot, abi: abi)), \(limits)")
+        Issue.record(
+          "round \(round): \(verdict), model \(expected), \(BlockRequest(slot, abi: abi)), \(limits)")
       }
       if case .reject(_, let reason) = verdict { seen[reason.description, default: 0] += 1 }
       if case .transfer(let it) = verdict { seen["\(it.kind)", default: 0] += 1 }
@@ -156,7 +158,8 @@ struct ValidatorExhaustiveTests {
         let pairs = (0..<it.segmentCount).map { _ in randomPair(UInt64(sectorBytes / 512), &numbers) }
         let segments = pairs.map {
           BlockSegment(
-            reference: GrantReference(rawValue: numbers.any(UInt32.self)), firstSector: $0.0, lastSector: $0.1)
+            reference: GrantReference(rawValue: numbers.any(UInt32.self)), firstSector: $0.0, lastSector: $0.1
+          )
         }
         let final = Outcome(validator.judgeSegments(of: it, ListedSegments(segments: segments)))
         let wanted = model.transfer(it.kind, pairs, it.sectorNumber)
@@ -182,7 +185,8 @@ struct ValidatorExhaustiveTests {
     return (UInt8(first * unit), UInt8(last * unit + unit - 1))
   }
 
-  func randomSlot(_ abi: BlockABI, _ size: UInt64, _ unit: UInt64, _ numbers: inout SeededNumbers) -> [UInt8] {
+  func randomSlot(_ abi: BlockABI, _ size: UInt64, _ unit: UInt64, _ numbers: inout SeededNumbers) -> [UInt8]
+  {
     var slot = SlotCopy()
     for place in stride(from: 0, to: SlotCopy.capacity, by: 8) { slot.setUInt64(numbers.next(), at: place) }
     if numbers.chance(1, in: 20) { return slot.allBytes }

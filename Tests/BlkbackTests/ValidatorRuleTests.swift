@@ -72,7 +72,10 @@ struct ValidatorRuleTests {
 
   @Test func goodRequests() {
     let good: [(RequestValidator, SlotCopy, Outcome)] = [
-      (plain, directSlot(.read, sector: 992, [(0, 7)]), .moved(.read, byte: 507_904, bytes: 4096, segments: 1)),
+      (
+        plain, directSlot(.read, sector: 992, [(0, 7)]),
+        .moved(.read, byte: 507_904, bytes: 4096, segments: 1)
+      ),
       (plain, directSlot(.write, sector: 0, [(7, 7)]), .moved(.write, byte: 0, bytes: 512, segments: 1)),
       (sealed, directSlot(.read, sector: 0, [(0, 0)]), .moved(.read, byte: 0, bytes: 512, segments: 1)),
       (open, directSlot(.flush, sector: .max, []), .flush),
@@ -151,7 +154,8 @@ struct ValidatorRuleTests {
       (directSlot(.flush, sector: 0, []), true), (directSlot(.flush, sector: 0, [(0, 0)]), false),
       (directSlot(.writeBarrier, sector: 0, []), true),
       (directSlot(.writeBarrier, sector: 0, [(0, 0)]), false),
-      (discard(0, 0), false), (discard(0, 8), false), (indirect(.read, 1), true), (indirect(.write, 1), false),
+      (discard(0, 0), false), (discard(0, 8), false), (indirect(.read, 1), true),
+      (indirect(.write, 1), false),
     ]
     for (slot, allowed) in kinds {
       let request = BlockRequest(slot, abi: .x86_64)

@@ -5,9 +5,9 @@ import Testing
 
 /// A guest that uses its disk at random and remembers what every sector must hold.
 ///
-/// Each 8-byte word on its disk says which sector it belongs to, which write put it there, and where in the sector it
-/// lies, so that a misplaced, stale or torn word is known for what it is. It never lets a write overlap other
-/// requests, since no disk defines what comes of that.
+/// Each 8-byte word on its disk says which sector it belongs to, which write put it there, and where in the
+/// sector it lies, so that a misplaced, stale or torn word is known for what it is. It never lets a write
+/// overlap other requests, since no disk defines what comes of that.
 final class WalkingGuest {
   /// A page of the guest and the reference it is granted under while a request uses it.
   struct Piece {
@@ -87,7 +87,8 @@ final class WalkingGuest {
 
   private func header(_ operation: BlockOperation, count: UInt8, sector: UInt64) -> BlockRequest {
     BlockRequest(
-      operation: operation, segmentCount: count, id: nextID, sectorNumber: sector, handle: 0xBEEF, abi: world.abi)
+      operation: operation, segmentCount: count, id: nextID, sectorNumber: sector, handle: 0xBEEF,
+      abi: world.abi)
   }
 
   private func placeTransfer(_ operation: BlockOperation) -> Bool {
@@ -192,7 +193,9 @@ final class WalkingGuest {
   private func check(_ response: BlockResponse, _ request: Pending) {
     tally["\(request.operation) \(response.status)", default: 0] += 1
     if response.operation != request.expected { complain("wrong operation", response, request) }
-    if let mustBe = request.mustBe, response.status != mustBe { complain("must be \(mustBe)", response, request) }
+    if let mustBe = request.mustBe, response.status != mustBe {
+      complain("must be \(mustBe)", response, request)
+    }
     for sector in request.sectors {
       if request.operation == .read { readers[sector] -= 1 } else { writers[sector] -= 1 }
     }
@@ -229,7 +232,8 @@ final class WalkingGuest {
     }
   }
 
-  /// Every word that was promised survives a power cut now, or a newer one does. A sample of the sectors is looked at.
+  /// Every word that was promised survives a power cut now, or a newer one does. A sample of the sectors is
+  /// looked at.
   private func checkDurability(_ promised: [UInt64], _ response: BlockResponse, _ request: Pending) {
     var sector = Int.random(in: 0..<16, using: &numbers)
     while sector < sectorCount {
@@ -276,8 +280,8 @@ final class WalkingGuest {
     return Self.holds(words, at: start, first: Self.word(sector: sector, version: version, index: 0), step: 1)
   }
 
-  /// True when the 64 words of a sector are `first`, `first + step`, and so on. A loop without sequences, because
-  /// the walks spend their time here.
+  /// True when the 64 words of a sector are `first`, `first + step`, and so on. A loop without sequences,
+  /// because the walks spend their time here.
   private static func holds(_ words: [UInt64], at start: Int, first: UInt64, step: UInt64) -> Bool {
     var expected = first
     var index = start

@@ -5,8 +5,8 @@
 #include <xen/io/blkif.h>
 #include <xen/io/protocols.h>
 
-// The layout that a 32-bit x86 compiler gives the same declarations: 64-bit members are 4-byte aligned. A member
-// that would be naturally aligned anyway needs no mark.
+// The layout that a 32-bit x86 compiler gives the same declarations: 64-bit members are 4-byte aligned. A
+// member that would be naturally aligned anyway needs no mark.
 typedef uint64_t narrow64 __attribute__((aligned(4)));
 
 struct request32 {
@@ -77,8 +77,8 @@ struct blkif_oracle_layout blkif_oracle_layout(enum blkif_oracle_abi abi) {
              : LAYOUT(blkif_request_t, blkif_request_discard_t, blkif_request_indirect_t, blkif_response_t);
 }
 
-// The same code for both layouts: a structure is copied out of the slot, changed and copied back, so that bytes
-// without a field keep what the caller put there.
+// The same code for both layouts: a structure is copied out of the slot, changed and copied back, so that
+// bytes without a field keep what the caller put there.
 #define ENCODE(REQUEST, DISCARD, INDIRECT)                 \
   switch (values->operation) {                             \
     case BLKIF_OP_INDIRECT: {                              \

@@ -29,7 +29,8 @@ private func bytes(_ slot: SlotCopy) -> [UInt8] { (0..<SlotCopy.capacity).map { 
 
 /// Operations worth meeting more often than one time in 256.
 private func someOperation(_ numbers: inout SeededNumbers) -> UInt8 {
-  Bool.random(using: &numbers) ? UInt8.random(in: 0...7, using: &numbers) : .random(in: 0...255, using: &numbers)
+  Bool.random(using: &numbers)
+    ? UInt8.random(in: 0...7, using: &numbers) : .random(in: 0...255, using: &numbers)
 }
 
 /// Blkback's layouts against structures compiled from Xen's own blkif.h.
@@ -95,7 +96,8 @@ struct BlkifOracleTests {
         operation: someOperation(&numbers), inner_operation: .random(in: 0...255, using: &numbers),
         discard_flag: .random(in: 0...255, using: &numbers),
         segment_count: .random(in: 0...UInt16.max, using: &numbers),
-        handle: .random(in: 0...UInt16.max, using: &numbers), id: numbers.next(), sector_number: numbers.next(),
+        handle: .random(in: 0...UInt16.max, using: &numbers), id: numbers.next(),
+        sector_number: numbers.next(),
         discard_sectors: numbers.next())
       // Sound: the oracle touches only the 128 bytes of the array.
       unsafe blkif_oracle_encode(oracle(abi), &values, &raw)
@@ -166,7 +168,8 @@ struct BlkifOracleTests {
       #expect(
         segment
           == BlockSegment(
-            reference: GrantReference(rawValue: read.reference), firstSector: read.first, lastSector: read.last))
+            reference: GrantReference(rawValue: read.reference), firstSector: read.first,
+            lastSector: read.last))
       let page = Int.random(in: 0..<maximumIndirectPages, using: &numbers)
       let reference = UInt32.random(in: 0...UInt32.max, using: &numbers)
       request.setIndirectReference(GrantReference(rawValue: reference), at: page, in: &slot)

@@ -2,10 +2,10 @@ public import RingKit
 
 /// Decides what may be done with a request: every bound a guest can break is tested here and nowhere else.
 ///
-/// It is pure: it sees the private copy of a slot and the limits in force, and nothing it computes can overflow,
-/// whatever the guest wrote. Rules come from blkif.h as Xen 4.20 words it (all sectors are 512 bytes) and from the
-/// advisories named beside them. Of several faults the first in this order is reported: operation, permission,
-/// number of segments, each segment, sector number, range.
+/// It is pure: it sees the private copy of a slot and the limits in force, and nothing it computes can
+/// overflow, whatever the guest wrote. Rules come from blkif.h as Xen 4.20 words it (all sectors are 512
+/// bytes) and from the advisories named beside them. Of several faults the first in this order is reported:
+/// operation, permission, number of segments, each segment, sector number, range.
 @frozen
 public struct RequestValidator: Sendable, BitwiseCopyable {
   /// The limits in force; a resize makes a new validator.

@@ -18,8 +18,8 @@ public let segmentsPerIndirectPage = 512
 public enum BlockABI: UInt8, CaseIterable, Sendable, BitwiseCopyable {
   /// 64-bit x86: 64-bit fields aligned to 8 bytes.
   case x86_64
-  /// 32-bit x86: 64-bit fields aligned to 4 bytes. What an x86 frontend that writes no `protocol` means, in spite
-  /// of the specification's "native".
+  /// 32-bit x86: 64-bit fields aligned to 4 bytes. What an x86 frontend that writes no `protocol` means, in
+  /// spite of the specification's "native".
   case x86_32
   /// Arm, 32-bit and 64-bit: 64-bit fields aligned to 8 bytes.
   case arm

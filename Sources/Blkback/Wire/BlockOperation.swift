@@ -12,7 +12,8 @@ public struct BlockOperation: RawRepresentable, Hashable, Sendable, BitwiseCopya
   @inlinable public static var write: BlockOperation { BlockOperation(rawValue: 1) }
   /// BLKIF_OP_WRITE_BARRIER: earlier writes are durable before it, later ones wait for it; may carry data.
   @inlinable public static var writeBarrier: BlockOperation { BlockOperation(rawValue: 2) }
-  /// BLKIF_OP_FLUSH_DISKCACHE: commit the volatile cache; data it carries are written afterwards, as Linux does.
+  /// BLKIF_OP_FLUSH_DISKCACHE: commit the volatile cache; data it carries are written afterwards, as Linux
+  /// does.
   @inlinable public static var flush: BlockOperation { BlockOperation(rawValue: 3) }
   /// BLKIF_OP_DISCARD: a hint that a range is no longer needed.
   @inlinable public static var discard: BlockOperation { BlockOperation(rawValue: 5) }

@@ -8,8 +8,8 @@ public struct BlockRequest: Equatable, Sendable, BitwiseCopyable {
   public var abi: BlockABI
   /// What is asked.
   public var operation: BlockOperation
-  /// `indirect_op` of an indirect request; otherwise the same as ``operation``. The response carries it, since
-  /// frontends disable a disk that answers an indirect read with anything but "read".
+  /// `indirect_op` of an indirect request; otherwise the same as ``operation``. The response carries it,
+  /// since frontends disable a disk that answers an indirect read with anything but "read".
   public var innerOperation: BlockOperation
   /// Flags of a discard (``discardSecureFlag``); otherwise 0.
   public var discardFlags: UInt8
@@ -27,8 +27,8 @@ public struct BlockRequest: Equatable, Sendable, BitwiseCopyable {
   /// BLKIF_DISCARD_SECURE.
   @inlinable public static var discardSecureFlag: UInt8 { 1 }
 
-  /// Decodes the slot copy. Every field of an operation that has none of that name is 0; an unknown operation is
-  /// decoded as a direct one, so that it can be answered.
+  /// Decodes the slot copy. Every field of an operation that has none of that name is 0; an unknown operation
+  /// is decoded as a direct one, so that it can be answered.
   @inlinable
   public init(_ slot: SlotCopy, abi: BlockABI) {
     self.abi = abi

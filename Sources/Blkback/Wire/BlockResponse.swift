@@ -26,8 +26,8 @@ public struct BlockResponse: Equatable, Sendable, BitwiseCopyable {
     status = BlockStatus(rawValue: Int16(bitPattern: slot.uint16(at: 10)))
   }
 
-  /// The response as bytes, of which ``BlockABI/responseByteCount`` go into the slot. Padding is zero, so that no
-  /// memory of ours reaches the guest (XSA-216).
+  /// The response as bytes, of which ``BlockABI/responseByteCount`` go into the slot. Padding is zero, so
+  /// that no memory of ours reaches the guest (XSA-216).
   @inlinable
   public func encode() -> SlotCopy {
     var slot = SlotCopy()

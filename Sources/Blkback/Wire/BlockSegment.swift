@@ -36,8 +36,8 @@ public struct BlockSegment: Equatable, Sendable, BitwiseCopyable {
     UInt64(reference.rawValue) | UInt64(firstSector) &<< 32 | UInt64(lastSector) &<< 40
   }
 
-  /// True when the sectors are in order and within a 4 KiB page. Without this test a backend reaches beyond the
-  /// page (XSA-513).
+  /// True when the sectors are in order and within a 4 KiB page. Without this test a backend reaches beyond
+  /// the page (XSA-513).
   @inlinable public var isWithinPage: Bool { firstSector <= lastSector && lastSector < 8 }
 
   /// Where the piece begins within its page, in bytes.

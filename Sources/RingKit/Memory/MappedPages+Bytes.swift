@@ -1,5 +1,5 @@
-/// Runs of bytes as arrays, for simulations and tests that play the other domain. Not for the data path: each call
-/// allocates.
+/// Runs of bytes as arrays, for simulations and tests that play the other domain. Not for the data path: each
+/// call allocates.
 extension MappedPages {
   /// A copy of `count` bytes at `offset`, each read once.
   public func copyBytes(at offset: Int, count: Int) -> [UInt8] { copyElements(at: offset, count: count) }
@@ -13,7 +13,9 @@ extension MappedPages {
   /// Overwrites 64-bit words beginning at byte `offset`.
   public func setWords(_ words: [UInt64], at offset: Int) { setElements(words, at: offset) }
 
-  private func copyElements<Element: FixedWidthInteger & BitwiseCopyable>(at offset: Int, count: Int) -> [Element] {
+  private func copyElements<Element: FixedWidthInteger & BitwiseCopyable>(at offset: Int, count: Int)
+    -> [Element]
+  {
     var elements = [Element](repeating: 0, count: count)
     var span = elements.mutableSpan
     // Sound: an integer has no padding, and any bits are a valid one.
@@ -22,7 +24,9 @@ extension MappedPages {
     return elements
   }
 
-  private func setElements<Element: FixedWidthInteger & BitwiseCopyable>(_ elements: [Element], at offset: Int) {
+  private func setElements<Element: FixedWidthInteger & BitwiseCopyable>(
+    _ elements: [Element], at offset: Int
+  ) {
     // Sound: an integer has no padding.
     copyIn(offset: offset, from: unsafe elements.span.bytes)
   }
