@@ -13,22 +13,19 @@ public struct BlockConnectionPlan: Sendable {
   public var store: BlockStore
   /// Whether they can be trusted.
   public var health: DiskHealth
-  /// True when an earlier process of this backend served the same ring and answered all it had taken.
-  public var resumes: Bool
   /// Bytes of a thread's buffer pool that one queue may hold.
   public var bufferShareByteCount: Int
 
   /// Gathers a plan.
   public init(
     domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: BlockStore,
-    health: DiskHealth, resumes: Bool, bufferShareByteCount: Int
+    health: DiskHealth, bufferShareByteCount: Int
   ) {
     self.domain = domain
     self.parameters = parameters
     self.limits = limits
     self.store = store
     self.health = health
-    self.resumes = resumes
     self.bufferShareByteCount = bufferShareByteCount
   }
 }
@@ -156,10 +153,8 @@ public final class BlockConnection: Sendable {
     do {
       let pages = try loop.grants.map(parameters.ringReferences, of: plan.domain, access: .readWrite)
       let slotByteCount = plan.parameters.abi.requestByteCount
-      let ring =
-        plan.resumes
-        ? try BackRing(attaching: pages, slotByteCount: slotByteCount)
-        : try BackRing(pages: pages, slotByteCount: slotByteCount)
+      // A new ring's rsp_prod is 0; after another daemon, which answered all it took, it says where to go on.
+      let ring = try BackRing(attaching: pages, slotByteCount: slotByteCount)
       let slots = ring.slotCount
       let segments = max(maximumDirectSegments, plan.limits.maximumIndirectSegments)
       let engine = try BlockQueueEngine<RingBlockHost>(

@@ -9,8 +9,10 @@ public final class BlockStatistics: Sendable {
     public var counters = BlockCounters()
     /// Requests taken and not answered.
     public var inFlightCount = 0
-    /// Guest pages that are mapped persistently.
+    /// Guest pages that are mapped persistently now.
     public var persistentPageCount = 0
+    /// Guest pages that were mapped since the queue connected.
+    public var mapCount: UInt64 = 0
   }
 
   private let state = Mutex(Snapshot())
@@ -121,6 +123,6 @@ public final class BlockQueue: DataQueue {
     statistics.publish(
       BlockStatistics.Snapshot(
         counters: engine.counters, inFlightCount: engine.inFlightCount,
-        persistentPageCount: host.persistentPageCount))
+        persistentPageCount: host.persistentPageCount, mapCount: host.mapCount))
   }
 }

@@ -76,6 +76,9 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// Pages mapped persistently now.
   var persistentPageCount: Int { persistent.mappedCount }
 
+  /// Pages mapped since the queue connected.
+  var mapCount: UInt64 { persistent.missCount - persistent.failureCount }
+
   /// True once data was lost.
   public var isFenced: Bool { health.lossErrno != 0 }
 

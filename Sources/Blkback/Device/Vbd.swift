@@ -139,7 +139,7 @@ public final class Vbd {
     for action in handshake.handle(event) {
       switch action {
       case .publishFeatures(let from, let state): publish(from: from, thenState: state)
-      case .connect(let generation, let resume): connect(generation: generation, resume: resume)
+      case .connect(let generation, _): connect(generation: generation)
       case .disconnect(let generation): disconnect(generation: generation)
       case .switchState(let from, let state): switchState(from: from, to: state)
       case .reportError(let message): report(message)
@@ -232,7 +232,7 @@ public final class Vbd {
     if !isOurs { refresh() }
   }
 
-  private func connect(generation: UInt32, resume: Bool) {
+  private func connect(generation: UInt32) {
     do throws(VbdError) {
       let image = try openImage()
       let parameters = try FrontendParameters.read(
@@ -246,7 +246,7 @@ public final class Vbd {
       }
       let plan = BlockConnectionPlan(
         domain: identity.domain, parameters: parameters, limits: limits, store: image, health: health,
-        resumes: resume, bufferShareByteCount: environment.bufferShareByteCount)
+        bufferShareByteCount: environment.bufferShareByteCount)
       let (identity, post) = (identity, environment.post)
       let connection = BlockConnection(plan: plan) { post(identity, .faulted(generation: generation, $0)) }
       self.connection = connection

@@ -77,7 +77,8 @@ struct SharedRing: ~Copyable, @unchecked Sendable {
     precondition(byteCount > 0 && byteCount <= slotByteCount)
     // Sound: a slot is never larger than a copy (RingGeometry), and both ranges hold byteCount bytes.
     unsafe withUnsafeMutableBytes(of: &copy) { bytes in
-      unsafe shared_copy_in(bytes.baseAddress.unsafelyUnwrapped, slot(at: index), byteCount)
+      guard let to = bytes.baseAddress else { return }
+      unsafe shared_copy_in(to, slot(at: index), byteCount)
     }
   }
 
@@ -87,7 +88,8 @@ struct SharedRing: ~Copyable, @unchecked Sendable {
     precondition(byteCount > 0 && byteCount <= slotByteCount)
     // Sound: as in copySlot.
     unsafe withUnsafeBytes(of: copy) { bytes in
-      unsafe shared_copy_out(slot(at: index), bytes.baseAddress.unsafelyUnwrapped, byteCount)
+      guard let from = bytes.baseAddress else { return }
+      unsafe shared_copy_out(slot(at: index), from, byteCount)
     }
   }
 }

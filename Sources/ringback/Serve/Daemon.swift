@@ -212,7 +212,7 @@ extension DeviceReport {
     for queue in queues { numbers.add(queue.snapshot) }
     numbers.queues = queues.count
     numbers.ringSlots = slotCount
-    numbers.persistentGrants = disk.usesPersistentGrants
+    numbers.usesPersistentGrants = disk.usesPersistentGrants
     statistics = numbers
   }
 }

@@ -30,8 +30,10 @@ struct DeviceReport: Codable, Equatable {
     var kicks: UInt64 = 0
     var spuriousKicks: UInt64 = 0
     var inFlight = 0
-    var grantsMapped = 0
-    var persistentGrants = false
+    /// Guest pages that are mapped now, and that were mapped since the device connected.
+    var persistentGrants = 0
+    var grantsMapped: UInt64 = 0
+    var usesPersistentGrants = false
     var queues = 0
     var ringSlots = 0
 
@@ -52,7 +54,8 @@ struct DeviceReport: Codable, Equatable {
       kicks += counters.kicks
       spuriousKicks += counters.spuriousKicks
       inFlight += snapshot.inFlightCount
-      grantsMapped += snapshot.persistentPageCount
+      persistentGrants += snapshot.persistentPageCount
+      grantsMapped += snapshot.mapCount
     }
   }
 }
