@@ -50,6 +50,7 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
       swiftSettings: settings),
+    .testTarget(name: "CommandTests", dependencies: ["ringback"], swiftSettings: settings),
     .testTarget(name: "TidyTests", swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

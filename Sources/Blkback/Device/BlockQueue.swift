@@ -35,6 +35,7 @@ public final class BlockQueue: DataQueue {
   private var onDrained: (() -> Void)?
   private var isBroken = false
   private var wasKicked = false
+  private var hasTakenSinceKick = false
   private var spuriousKicksInRow: UInt64 = 0
 
   /// Joins an engine and its world. `reportFault` hears once of a frontend that broke the ring's rules.
@@ -73,18 +74,8 @@ public final class BlockQueue: DataQueue {
       engine.complete(token: done.token, result: done.result, host: &host)
     }
     let turn = engine.run(host: &host)
-    let tookSomething = engine.takenCount != taken
-    if wasKicked {
-      engine.counters.kicks += 1
-      if tookSomething {
-        spuriousKicksInRow = 0
-      } else {
-        engine.counters.spuriousKicks += 1
-        spuriousKicksInRow += 1
-      }
-    }
+    noteKick(tookSomething: engine.takenCount != taken)
     if engine.counters != before { publishStatistics() }
-    wasKicked = false
     if engine.inFlightCount == 0, let onDrained {
       self.onDrained = nil
       publishStatistics()
@@ -106,6 +97,23 @@ public final class BlockQueue: DataQueue {
       // A broken ring has nothing to say: its port stays masked for as long as the back-off allows.
       return .idle(unmaskAfterNanoseconds: Self.longestDelayNanoseconds)
     }
+  }
+
+  /// Counts kicks without a cause. One whose requests an earlier turn has taken already had a cause: it was only
+  /// slower than the completion that brought that turn.
+  private func noteKick(tookSomething: Bool) {
+    if tookSomething {
+      hasTakenSinceKick = true
+      spuriousKicksInRow = 0
+    }
+    guard wasKicked else { return }
+    wasKicked = false
+    engine.counters.kicks += 1
+    if !hasTakenSinceKick {
+      engine.counters.spuriousKicks += 1
+      spuriousKicksInRow += 1
+    }
+    hasTakenSinceKick = false
   }
 
   /// Kicks that find nothing delay the next: 1 ms, 2 ms, ... up to 1 s (XSA-332's back-off does not reach userspace).

@@ -22,7 +22,12 @@ struct ControlSocket {
     try FileManager.default.createDirectory(
       atPath: (path as NSString).deletingLastPathComponent, withIntermediateDirectories: true,
       attributes: [.posixPermissions: 0o755])
-    listener = try LocalSocket.listen(path: path)
+    do {
+      listener = try LocalSocket.listen(path: path)
+    } catch {
+      throw CommandError(
+        "\(error)" + (error.errno == EADDRINUSE ? "; another daemon answers there: stop it, or choose another place with --control-socket" : ""))
+    }
     listener.setNonBlocking()
   }
 
