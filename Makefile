@@ -40,6 +40,7 @@ lab: release lab-packages ## every scenario of the lab
 	Lab/run --binary $(BINARY) --all
 
 test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
+	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
 	@$(MAKE) --no-print-directory lab-smoke
 	@echo "ringback: all tests passed"

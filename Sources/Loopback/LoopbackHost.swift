@@ -3,8 +3,8 @@ public import RingKit
 
 /// A whole host without Xen: the machine and its xenstore in one directory.
 ///
-/// Domain 0 is there from the start. A domain whose last connection to the machine ends has died: its nodes and
-/// its socket go, and `@releaseDomain` fires.
+/// Domain 0 is there from the start. A domain whose last connection to the machine ends has died: its nodes
+/// and its socket go, and `@releaseDomain` fires.
 public final class LoopbackHost: Sendable {
   /// Where the sockets are: `hypervisor`, `xenstored`, `xenstored-<domid>`.
   public let directory: String

@@ -3,7 +3,8 @@ import Testing
 
 /// Every bad input gets an error that says what, where and what to do, a status of its own, and no trap.
 @Suite struct BadInputTests {
-  /// What a person may type wrong: arguments, exit status (64: the command line itself), words of the complaint.
+  /// What a person may type wrong: arguments, exit status (64: the command line itself), words of the
+  /// complaint.
   static let commandLines: [(arguments: [String], status: Int32, words: [String])] = [
     (["attach", "-d", "1", "-v", "foo", "/tmp/x"], 64, ["foo", "xvda"]),
     (["attach", "-d", "70000", "-v", "xvda", "/tmp/x"], 64, ["70000"]),
@@ -17,7 +18,10 @@ import Testing
     (["guest", "-v", "xvda", "--block-size", "100"], 64, ["--block-size"]),
     (["guest", "-v", "xvda", "--ring-order", "9"], 64, ["--ring-order"]),
     (["loopback", "--domain", "0"], 64, ["--domain"]),
-    (["serve", "--hypervisor", "loopback", "--loopback-directory", "/nonexistent"], 1, ["/nonexistent", "ringback loopback"]),
+    (
+      ["serve", "--hypervisor", "loopback", "--loopback-directory", "/nonexistent"], 1,
+      ["/nonexistent", "ringback loopback"]
+    ),
     (["list", "--hypervisor", "loopback", "--loopback-directory", "/nonexistent"], 1, ["/nonexistent"]),
   ]
 
@@ -40,7 +44,8 @@ import Testing
     let outcome = try Command.run(
       ["list", "--hypervisor", "xen"], environment: ["XENSTORED_PATH": "/nonexistent/xenstored"])
     #expect(outcome.status == 1)
-    #expect(outcome.errors.contains("/nonexistent/xenstored") && outcome.errors.contains("is xenstored running?"))
+    #expect(
+      outcome.errors.contains("/nonexistent/xenstored") && outcome.errors.contains("is xenstored running?"))
   }
 
   /// Images that cannot be served: how to make one, and words of the complaint.

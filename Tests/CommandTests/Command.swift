@@ -87,7 +87,8 @@ final class CommandStage {
   private var machine: Command.Running?
 
   init(imageByteCount: UInt64 = 16 << 20) throws {
-    directory = FileManager.default.temporaryDirectory.path + "/ringback-command-\(UUID().uuidString.prefix(8))"
+    directory =
+      FileManager.default.temporaryDirectory.path + "/ringback-command-\(UUID().uuidString.prefix(8))"
     try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
     guard FileManager.default.createFile(atPath: image, contents: nil) else {
       throw CocoaError(.fileWriteUnknown)
@@ -103,7 +104,8 @@ final class CommandStage {
 
   func startMachine(domains: [Int] = [1]) throws {
     machine = try Command.Running(
-      ["loopback", "--loopback-directory", "\(directory)/machine"] + domains.flatMap { ["--domain", "\($0)"] })
+      ["loopback", "--loopback-directory", "\(directory)/machine"]
+        + domains.flatMap { ["--domain", "\($0)"] })
     _ = try machine?.wait(for: "ready")
   }
 
@@ -113,7 +115,9 @@ final class CommandStage {
     return daemon
   }
 
-  func attach(_ vdev: String = "xvda", domain: Int = 1, mode: String = "w", image: String? = nil) throws -> Command.Outcome {
+  func attach(_ vdev: String = "xvda", domain: Int = 1, mode: String = "w", image: String? = nil) throws
+    -> Command.Outcome
+  {
     try Command.run(
       ["attach", "--domain", "\(domain)", "--vdev", vdev, "--mode", mode] + host + [image ?? self.image])
   }

@@ -53,8 +53,10 @@ import Testing
     let daemon = try stage.startDaemon()
     #expect(try stage.attach().status == 0)
     let guest = try Command.Running(
-      ["guest", "--own-domain", "1", "--vdev", "xvda", "--write-image", stage.image, "--load", "randread",
-        "--duration", "60000"] + stage.host)
+      [
+        "guest", "--own-domain", "1", "--vdev", "xvda", "--write-image", stage.image, "--load", "randread",
+        "--duration", "60000",
+      ] + stage.host)
     _ = try daemon.wait(for: "-> Connected")
     var statistics: List.Statistics?
     for _ in 0..<10_000 {

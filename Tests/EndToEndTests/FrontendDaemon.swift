@@ -3,8 +3,8 @@ import Foundation
 import RingKit
 import Synchronization
 
-/// A daemon in miniature: one control thread that looks at every disk whenever anything changed, with the data
-/// threads and disks of the real one.
+/// A daemon in miniature: one control thread that looks at every disk whenever anything changed, with the
+/// data threads and disks of the real one.
 final class FrontendDaemon: Sendable {
   private enum Message: Sendable {
     case disk(DeviceAddress, VbdEvent)

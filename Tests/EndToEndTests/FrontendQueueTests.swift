@@ -4,7 +4,8 @@ import Testing
 @testable import Blkback
 @testable import Frontends
 
-/// A queue against a backend's ring in the same process: what it puts into slots, and what it makes of answers.
+/// A queue against a backend's ring in the same process: what it puts into slots, and what it makes of
+/// answers.
 @Suite struct FrontendQueueTests {
   /// One queue and the backend's end of its ring.
   private struct Bench: ~Copyable {

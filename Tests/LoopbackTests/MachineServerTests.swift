@@ -84,7 +84,9 @@ import Testing
         _ = try socket.receive(descriptorsUpTo: 4, waiting: true)
       }
       let after = try openDescriptorCount()
-      if after > before + runtimeDescriptors { throw TestFailure(description: "\(before) descriptors, then \(after)") }
+      if after > before + runtimeDescriptors {
+        throw TestFailure(description: "\(before) descriptors, then \(after)")
+      }
     }
   }
 
@@ -156,7 +158,9 @@ import Testing
       }
       let after = try openDescriptorCount()
       // Two domains' grant words stay with the machine; a leak of one a session would be 30.
-      if after > before + 2 + runtimeDescriptors { throw TestFailure(description: "\(before) descriptors, then \(after)") }
+      if after > before + 2 + runtimeDescriptors {
+        throw TestFailure(description: "\(before) descriptors, then \(after)")
+      }
       let mappings = try mappingCount()
       if mappings != mappingsBefore + 2 {
         throw TestFailure(description: "\(mappingsBefore) shared mappings, then \(mappings)")
@@ -224,7 +228,9 @@ import Testing
     }
     #expect(error?.description.contains("ringback loopback") == true)
     let long = "/tmp/" + String(repeating: "x", count: 120)
-    #expect(throws: HostError.self) { _ = try LoopbackHypervisor(directory: long, domain: MachineFixture.back) }
+    #expect(throws: HostError.self) {
+      _ = try LoopbackHypervisor(directory: long, domain: MachineFixture.back)
+    }
   }
 
   @Test func callsAfterTheMachineStoppedFail() throws {

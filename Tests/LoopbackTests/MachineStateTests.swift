@@ -28,7 +28,8 @@ import Testing
       switch Int.random(in: 0..<6, using: &random) {
       case 0: words.append(UInt32.random(in: 0...3, using: &random))
       case 1: words.append(UInt32.random(in: 0...70_000, using: &random))
-      case 2: words.append([0, 1, 0x7FEF, 0x7FF0, 0xFFFF, 0x1_0000, .max][Int.random(in: 0..<7, using: &random)])
+      case 2:
+        words.append([0, 1, 0x7FEF, 0x7FF0, 0xFFFF, 0x1_0000, .max][Int.random(in: 0..<7, using: &random)])
       default: words.append(known.randomElement(using: &random) ?? 1)
       }
     }

@@ -72,12 +72,13 @@ struct StoreToolTests {
     // In its own home a domain is at home, by relative paths too.
     #expect(try store.tool("write", "device/vbd/768/state", "3", domain: 7).status == 0)
     #expect(try store.tool("read", "/local/domain/7/device/vbd/768/state").output == "3\n")
-    #expect(try store.tool("ls", "-f", "device", domain: 7).output == """
-      device/vbd = ""
-      device/vbd/768 = ""
-      device/vbd/768/state = "3"
+    #expect(
+      try store.tool("ls", "-f", "device", domain: 7).output == """
+        device/vbd = ""
+        device/vbd/768 = ""
+        device/vbd/768/state = "3"
 
-      """)
+        """)
     #expect(try store.tool("read", "domid", domain: 7).output == "7\n")
     #expect(try store.tool("write", "domid", "0", domain: 7).status == 1)
   }

@@ -36,7 +36,8 @@ struct RingOracleTests {
       let stale = [UInt8](repeating: 0xA5, count: pages.byteCount)
       // Sound: bytes have no padding.
       pages.copyIn(offset: 0, from: unsafe stale.span.bytes)
-      front = ourFront
+      front =
+        ourFront
         ? OurFront(kind, pages, startingAt: start) : HeaderFront(kind, pages, startingAt: start)
       back = try ourBack ? OurBack(kind, pages) : HeaderBack(kind, pages, attachingAt: start)
     }

@@ -9,8 +9,13 @@ struct GrantXenTests {
     let host = XenHypervisor()
     let calls: [(String, String, () throws(HostError) -> Void)] = [
       ("/dev/xen/gntdev", "modprobe xen-gntdev", { () throws(HostError) in _ = try host.openGrantTable() }),
-      ("/dev/xen/gntalloc", "modprobe xen-gntalloc", { () throws(HostError) in _ = try host.openGrantSharing() }),
-      ("/dev/xen/evtchn", "modprobe xen-evtchn", { () throws(HostError) in _ = try host.openEventChannels() }),
+      (
+        "/dev/xen/gntalloc", "modprobe xen-gntalloc",
+        { () throws(HostError) in _ = try host.openGrantSharing() }
+      ),
+      (
+        "/dev/xen/evtchn", "modprobe xen-evtchn", { () throws(HostError) in _ = try host.openEventChannels() }
+      ),
     ]
     for (device, advice, open) in calls {
       let error = #expect(throws: HostError.self) { try open() }

@@ -108,7 +108,9 @@ struct RingAttachTests {
     let messages = [
       RingError.producerOverflow(producer: 70, consumer: 7, slots: 32).description: ["70", "7", "32"],
       RingError.producerBehind(producer: 6, consumer: 7, slots: 32).description: ["6", "7", "32"],
-      RingError.unrequestedResponses(producer: 70, consumer: 7, outstanding: 3).description: ["70", "7", "3"],
+      RingError.unrequestedResponses(producer: 70, consumer: 7, outstanding: 3).description: [
+        "70", "7", "3",
+      ],
       RingError.impossiblePosition(position, slots: 32).description: ["req_cons 1", "rsp_prod 2", "32"],
     ]
     for (message, parts) in messages {

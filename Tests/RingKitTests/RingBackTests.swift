@@ -22,11 +22,12 @@ struct RingBackTests {
   }
 
   /// Offsets from the private response producer, where 8 requests are unanswered, and the verdict of each.
-  @Test(arguments: [
-    (8, nil), (11, nil), (32, nil),
-    (7, "behind"), (0, "behind"),
-    (33, "overflow"), (8 &+ (1 << 31), "overflow"), (-1, "overflow"), (-9, "overflow"),
-  ] as [(Int, String?)])
+  @Test(
+    arguments: [
+      (8, nil), (11, nil), (32, nil),
+      (7, "behind"), (0, "behind"),
+      (33, "overflow"), (8 &+ (1 << 31), "overflow"), (-1, "overflow"), (-9, "overflow"),
+    ] as [(Int, String?)])
   func judgesProducers(offset: Int, expected: String?) throws {
     let pages = try MappedPages.anonymous(pageCount: 1)
     var back = try Self.midLife(pages)
@@ -56,7 +57,9 @@ struct RingBackTests {
     for _ in 0..<50 {
       var back = try Self.midLife(pages)
       let near = UInt32.random(in: 0..<80, using: &numbers) &- 40
-      let producer = Bool.random(using: &numbers) ? UInt32.random(in: 0...(.max), using: &numbers)
+      let producer =
+        Bool.random(using: &numbers)
+        ? UInt32.random(in: 0...(.max), using: &numbers)
         : Self.start &+ 17 &+ near
       pages.setWord(producer, at: 0)
       let possible = (0...24).contains { Self.start &+ 17 &+ UInt32($0) == producer }

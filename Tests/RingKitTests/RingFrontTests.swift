@@ -59,11 +59,12 @@ struct RingFrontTests {
 
   /// Offsets of `rsp_prod` from the response consumer, where 15 requests are outstanding, and the verdict of
   /// each.
-  @Test(arguments: [
-    (0, nil), (4, nil), (15, nil),
-    (16, "overflow"), (17, "overflow"), (32, "overflow"), (33, "overflow"), (1 << 31, "overflow"),
-    (-1, "behind"), (-32, "behind"), (-33, "overflow"),
-  ] as [(Int, String?)])
+  @Test(
+    arguments: [
+      (0, nil), (4, nil), (15, nil),
+      (16, "overflow"), (17, "overflow"), (32, "overflow"), (33, "overflow"), (1 << 31, "overflow"),
+      (-1, "behind"), (-32, "behind"), (-33, "overflow"),
+    ] as [(Int, String?)])
   func judgesProducers(offset: Int, expected: String?) throws {
     let pages = try MappedPages.anonymous(pageCount: 1)
     var front = try Self.midLife(pages)

@@ -190,7 +190,8 @@ import Testing
     world.frontend(.closed)
     world.finishDraining()
     world.toolstack(.closing, online: false)
-    expect(world, own: .closed, written: [.initWait, .connected, .closing, .closed, .closed], forgotten: true)
+    expect(
+      world, own: .closed, written: [.initWait, .connected, .closing, .closed, .closed], forgotten: true)
   }
 
   @Test func unplugThenTheGuestRestarts() {

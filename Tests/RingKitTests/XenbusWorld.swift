@@ -1,5 +1,6 @@
-@testable import RingKit
 import Testing
+
+@testable import RingKit
 
 /// The other side of a handshake: the nodes, a device which connects and drains when it is told to, and the
 /// rules that hold whatever happens. It does what a daemon's control thread does with the actions.

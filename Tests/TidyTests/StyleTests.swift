@@ -33,10 +33,13 @@ import Testing
 
   @Test func bannedWordsStayOut() throws {
     for path in try Tree.files(under: Self.folders, extensions: ["swift", "c", "h"]) {
-      for (number, line) in try Tree.text(path).split(separator: "\n", omittingEmptySubsequences: false).enumerated() {
+      for (number, line) in try Tree.text(path).split(separator: "\n", omittingEmptySubsequences: false)
+        .enumerated()
+      {
         // The one wait in the sources is a transaction's step back, with its reason beside it.
         let isWaitOfSources = path.hasPrefix("Sources/") && line.contains("us" + "leep(UInt32.random")
-        for word in Self.banned where !isWaitOfSources && line.contains(word.pattern) && !line.contains(Self.temporaryName) {
+        for word in Self.banned
+        where !isWaitOfSources && line.contains(word.pattern) && !line.contains(Self.temporaryName) {
           Issue.record("\(path):\(number + 1) has \"\(word.pattern)\": \(word.instead)")
         }
       }

@@ -6,7 +6,8 @@ enum Tree {
   static let root = URL(filePath: #filePath)
     .deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
 
-  /// Every file below the named folders whose name ends in one of `extensions`, as paths from the top, sorted.
+  /// Every file below the named folders whose name ends in one of `extensions`, as paths from the top,
+  /// sorted.
   static func files(under folders: [String], extensions: Set<String>) throws -> [String] {
     var found: [String] = []
     for folder in folders {

@@ -27,7 +27,8 @@ import Testing
   @Test func everyRoomImportsOnlyWhatItMay() throws {
     for path in try Tree.files(under: ["Sources"], extensions: ["swift"]) {
       let room = Self.rooms.first { path.hasPrefix($0.folder + "/") }
-      let allowed = try #require(room, "\(path) is in no room of the design; add the room to this test").allowed
+      let allowed = try #require(room, "\(path) is in no room of the design; add the room to this test")
+        .allowed
       for line in try Tree.code(path) {
         var words = line.split(separator: " ")
         while let first = words.first, first.hasPrefix("@") || Self.accessWords.contains(String(first)) {
@@ -53,7 +54,9 @@ import Testing
   }
 
   @Test func theDataPathAsksNoClockAndNoTask() throws {
-    let folders = ["Sources/Blkback/Engine", "Sources/Blkback/Wire", "Sources/RingKit/Ring", "Sources/RingKit/Xenbus"]
+    let folders = [
+      "Sources/Blkback/Engine", "Sources/Blkback/Wire", "Sources/RingKit/Ring", "Sources/RingKit/Xenbus",
+    ]
     for path in try Tree.files(under: folders, extensions: ["swift"]) {
       for (number, line) in try Tree.code(path).enumerated() {
         #expect(

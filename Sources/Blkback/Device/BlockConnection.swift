@@ -30,8 +30,8 @@ public struct BlockConnectionPlan: Sendable {
   }
 }
 
-/// The queues of one connection of a disk, spread over data threads. Held by control work; all it does happens on
-/// the threads, and what comes of it is reported by call-backs from there.
+/// The queues of one connection of a disk, spread over data threads. Held by control work; all it does
+/// happens on the threads, and what comes of it is reported by call-backs from there.
 public final class BlockConnection: Sendable {
   /// A queue that lives on a thread.
   private struct LiveQueue: Sendable {
@@ -64,8 +64,8 @@ public final class BlockConnection: Sendable {
   /// Whether both sides agreed that granted pages stay mapped.
   public var usesPersistentGrants: Bool { plan.parameters.usesPersistentGrants }
 
-  /// Prepares a connection; ``open(on:firstThread:done:)`` makes it. `reportFault` hears of a frontend that breaks a
-  /// ring's rules.
+  /// Prepares a connection; ``open(on:firstThread:done:)`` makes it. `reportFault` hears of a frontend that
+  /// breaks a ring's rules.
   public init(plan: BlockConnectionPlan, reportFault: @escaping @Sendable (VbdError) -> Void) {
     self.plan = plan
     self.reportFault = reportFault
@@ -74,8 +74,8 @@ public final class BlockConnection: Sendable {
     slotCount = RingGeometry(pageCount: pages, slotByteCount: plan.parameters.abi.requestByteCount).slotCount
   }
 
-  /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads. `done` is
-  /// called once, from a data thread: with nil, or with what failed after everything was undone.
+  /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads.
+  /// `done` is called once, from a data thread: with nil, or with what failed after everything was undone.
   public func open(
     on threads: [DataThread<BlockQueue>], firstThread: Int, done: @escaping @Sendable (VbdError?) -> Void
   ) {
@@ -112,8 +112,8 @@ public final class BlockConnection: Sendable {
     }
   }
 
-  /// Stops taking requests, finishes those taken, then unbinds and unmaps everything; `done` is called once after
-  /// that, from a data thread or at once when there is nothing to close.
+  /// Stops taking requests, finishes those taken, then unbinds and unmaps everything; `done` is called once
+  /// after that, from a data thread or at once when there is nothing to close.
   public func close(done: @escaping @Sendable () -> Void) {
     let live = state.withLock { state in
       let live = state.live
@@ -148,7 +148,9 @@ public final class BlockConnection: Sendable {
   }
 
   /// Makes one queue on the thread that will own it.
-  private func openQueue(_ index: Int, on loop: DataLoop<BlockQueue>) throws(VbdError) -> (QueueKey, BlockQueue) {
+  private func openQueue(_ index: Int, on loop: DataLoop<BlockQueue>) throws(VbdError) -> (
+    QueueKey, BlockQueue
+  ) {
     let parameters = plan.parameters.queues[index]
     do {
       let pages = try loop.grants.map(parameters.ringReferences, of: plan.domain, access: .readWrite)
@@ -159,7 +161,8 @@ public final class BlockConnection: Sendable {
       let segments = max(maximumDirectSegments, plan.limits.maximumIndirectSegments)
       let engine = try BlockQueueEngine<RingBlockHost>(
         ring: ring, abi: plan.parameters.abi, domain: plan.domain,
-        usesPersistentGrants: plan.parameters.usesPersistentGrants, validator: RequestValidator(limits: plan.limits))
+        usesPersistentGrants: plan.parameters.usesPersistentGrants,
+        validator: RequestValidator(limits: plan.limits))
       let host = RingBlockHost(
         loop: loop, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
         persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
@@ -167,7 +170,8 @@ public final class BlockConnection: Sendable {
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
       guard let key = loop.add(queue) else {
-        throw VbdError("data thread \(loop.number) owns as many queues as it can; start the daemon with more threads")
+        throw VbdError(
+          "data thread \(loop.number) owns as many queues as it can; start the daemon with more threads")
       }
       do {
         let port = try loop.bind(key, domain: plan.domain, remotePort: parameters.port)

@@ -40,7 +40,8 @@ public final class BlockQueue: DataQueue {
 
   /// Joins an engine and its world. `reportFault` hears once of a frontend that broke the ring's rules.
   init(
-    engine: consuming BlockQueueEngine<RingBlockHost>, host: consuming RingBlockHost, statistics: BlockStatistics,
+    engine: consuming BlockQueueEngine<RingBlockHost>, host: consuming RingBlockHost,
+    statistics: BlockStatistics,
     reportFault: @escaping @Sendable (VbdError) -> Void
   ) {
     self.engine = engine
@@ -99,8 +100,8 @@ public final class BlockQueue: DataQueue {
     }
   }
 
-  /// Counts kicks without a cause. One whose requests an earlier turn has taken already had a cause: it was only
-  /// slower than the completion that brought that turn.
+  /// Counts kicks without a cause. One whose requests an earlier turn has taken already had a cause: it was
+  /// only slower than the completion that brought that turn.
   private func noteKick(tookSomething: Bool) {
     if tookSomething {
       hasTakenSinceKick = true
@@ -116,8 +117,8 @@ public final class BlockQueue: DataQueue {
     hasTakenSinceKick = false
   }
 
-  /// Kicks that find nothing delay the next: 1 ms, 2 ms, ... up to 1 s (XSA-332's back-off does not reach userspace).
-  /// The first few are free, because a late kick for requests already taken is ordinary.
+  /// Kicks that find nothing delay the next: 1 ms, 2 ms, ... up to 1 s (XSA-332's back-off does not reach
+  /// userspace). The first few are free, because a late kick for requests already taken is ordinary.
   private var unmaskDelayNanoseconds: UInt64 {
     guard spuriousKicksInRow > Self.freeSpuriousKicks else { return 0 }
     let exponent = min(spuriousKicksInRow - Self.freeSpuriousKicks - 1, 10)

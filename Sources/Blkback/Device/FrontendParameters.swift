@@ -28,7 +28,8 @@ public struct FrontendParameters: Equatable, Sendable {
       if let name = try store.read("\(frontendPath)/protocol") {
         guard let named = BlockABI(protocolName: name) else {
           throw VbdError(
-            "\(frontendPath)/protocol is \"\(name.prefix(64))\"; known are x86_64-abi, x86_32-abi and arm-abi")
+            "\(frontendPath)/protocol is \"\(name.prefix(64))\"; known are x86_64-abi, x86_32-abi and arm-abi"
+          )
         }
         abi = named
       }
@@ -37,7 +38,8 @@ public struct FrontendParameters: Equatable, Sendable {
         "\(frontendPath)/multi-queue-num-queues", in: 1...offer.maximumQueues, default: 1)
       var queues: [Queue] = []
       for index in 0..<count {
-        // With one queue the keys stand at the top level, whatever else is there (block protocol, multi-queue).
+        // With one queue the keys stand at the top level, whatever else is there (block protocol,
+        // multi-queue).
         let path = count == 1 ? frontendPath : "\(frontendPath)/queue-\(index)"
         queues.append(
           Queue(
@@ -70,8 +72,8 @@ public struct FrontendParameters: Equatable, Sendable {
     return pages == 1 ? nil : pages.trailingZeroBitCount
   }
 
-  /// An earlier frontend (a boot loader) may have left keys of the other style, so the order alone decides which
-  /// are read; only a written order of 0 may mean either.
+  /// An earlier frontend (a boot loader) may have left keys of the other style, so the order alone decides
+  /// which are read; only a written order of 0 may mean either.
   private static func ringReferences(
     _ store: any StoreAccess, path: String, order: Int?
   ) throws(StoreError) -> [GrantReference] {

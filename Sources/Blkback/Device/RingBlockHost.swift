@@ -31,7 +31,8 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// Gathers what a queue with `slots` slots needs on the thread that owns it.
   init(
-    loop: DataLoop<BlockQueue>, share: BufferShare, persistent: consuming PersistentGrants, vectorCapacity: Int, slots: Int,
+    loop: DataLoop<BlockQueue>, share: BufferShare, persistent: consuming PersistentGrants,
+    vectorCapacity: Int, slots: Int,
     store: BlockStore, health: DiskHealth
   ) {
     self.loop = loop
@@ -58,7 +59,9 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// The name of an I/O on the thread's ring.
   private func name(_ token: UInt32) -> UInt64 {
-    guard let identity else { preconditionFailure("a queue does nothing before its thread has taken it over") }
+    guard let identity else {
+      preconditionFailure("a queue does nothing before its thread has taken it over")
+    }
     return identity.key.token(token)
   }
 

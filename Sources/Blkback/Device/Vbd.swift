@@ -44,8 +44,8 @@ public protocol VbdEnvironment: AnyObject {
   func forget(_ disk: DeviceAddress)
 }
 
-/// One disk from the day its directory appears until it goes: reads its nodes, lets the handshake decide, and does
-/// what it says. Runs on the control thread; the data path lives in its ``BlockConnection``.
+/// One disk from the day its directory appears until it goes: reads its nodes, lets the handshake decide, and
+/// does what it says. Runs on the control thread; the data path lives in its ``BlockConnection``.
 public final class Vbd {
   /// Which disk.
   public let identity: DeviceAddress
@@ -86,7 +86,8 @@ public final class Vbd {
 
   // MARK: Events
 
-  /// Reads all nodes that matter and acts on them. Called for every watch event: what changed does not matter.
+  /// Reads all nodes that matter and acts on them. Called for every watch event: what changed does not
+  /// matter.
   public func refresh() {
     do throws(VbdError) {
       let nodes = try findNodes()
@@ -164,8 +165,8 @@ public final class Vbd {
     try environment.store.watch(nodes.frontendState, token: environment.frontendToken(of: identity))
   }
 
-  /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the disk
-  /// stays there until the script has said that it is done.
+  /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the
+  /// disk stays there until the script has said that it is done.
   private func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
     try environment.store.read("\(nodes.directory)/script").map { !$0.isEmpty } ?? false
   }
@@ -205,7 +206,8 @@ public final class Vbd {
 
   private func switchState(from: XenbusState, to state: XenbusState) {
     do throws(VbdError) {
-      // Linux reads the disk's properties at Connected, so they are written again, for it and for a disk that changed.
+      // Linux reads the disk's properties at Connected, so they are written again, for it and for a disk that
+      // changed.
       let features = state == .connected ? try environment.offer.nodes(for: properties(of: openImage())) : []
       try write(features, from: from, to: state)
       environment.log(.information, "\(from) -> \(state)", about: identity)
@@ -240,7 +242,8 @@ public final class Vbd {
       let limits: BlockLimits
       do throws(BlockLimitsError) {
         limits = try BlockLimits(
-          sectorCount: image.byteCount / 512, readOnly: !(configuration?.isWritable ?? false), offered: [.flush])
+          sectorCount: image.byteCount / 512, readOnly: !(configuration?.isWritable ?? false),
+          offered: [.flush])
       } catch {
         throw VbdError(error)
       }
@@ -252,7 +255,9 @@ public final class Vbd {
       self.connection = connection
       openingGeneration = generation
       environment.log(.information, "connecting: \(parameters)", about: identity)
-      connection.open(on: environment.threads, firstThread: environment.claimThread(count: parameters.queues.count)) {
+      connection.open(
+        on: environment.threads, firstThread: environment.claimThread(count: parameters.queues.count)
+      ) {
         post(identity, .opened(generation: generation, failure: $0))
       }
     } catch {
@@ -295,7 +300,8 @@ public final class Vbd {
     environment.forget(identity)
   }
 
-  /// A disk attached by `ringback attach` has no other toolstack: when its domain is gone, its nodes go with it.
+  /// A disk attached by `ringback attach` has no other toolstack: when its domain is gone, its nodes go with
+  /// it.
   private func removeIfAbandoned(_ nodes: BackendNodes) {
     guard handshake.own == .closed, handshake.frontend == nil, case .idle = handshake.link else { return }
     do throws(StoreError) {
@@ -308,7 +314,8 @@ public final class Vbd {
           nodes.directory, pruningBelow: "/local/domain/\(environment.ownDomain)/backend/\(identity.kind)")
       }
     } catch {
-      environment.log(.warning, "the nodes of a domain that is gone could not be removed: \(error)", about: identity)
+      environment.log(
+        .warning, "the nodes of a domain that is gone could not be removed: \(error)", about: identity)
     }
   }
 }

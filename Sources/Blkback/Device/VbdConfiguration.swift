@@ -1,13 +1,14 @@
 public import RingKit
 
-/// What kind of image a disk is made of. There is no probing: a guest writes these bytes, so they never decide
-/// how they are read (XSA-48's class).
+/// What kind of image a disk is made of. There is no probing: a guest writes these bytes, so they never
+/// decide how they are read (XSA-48's class).
 public enum ImageFormat: String, Sendable, CaseIterable {
   /// The file's or device's bytes are the disk's bytes.
   case raw
 }
 
-/// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus Nodes").
+/// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus
+/// Nodes").
 public struct VbdConfiguration: Equatable, Sendable {
   /// How the image is to be read.
   public var format: ImageFormat
@@ -31,7 +32,8 @@ public struct VbdConfiguration: Equatable, Sendable {
       }
       guard let parameters = try store.read("\(directory)/params"), !parameters.isEmpty else {
         throw VbdError(
-          "\(directory)/params is missing; it names the image, as in \"aio:/srv/disk.img\" (an empty drive is not served)")
+          "\(directory)/params is missing; it names the image, as in \"aio:/srv/disk.img\" (an empty drive is not served)"
+        )
       }
       let (format, path) = try image(parameters, node: "\(directory)/params")
       return VbdConfiguration(
@@ -59,7 +61,8 @@ public struct VbdConfiguration: Equatable, Sendable {
     switch name {
     case "raw", "aio", "phy", "file": return (.raw, path)
     default:
-      throw VbdError("\(node) asks for the image format \"\(name)\"; this version serves raw images (raw: or aio:)")
+      throw VbdError(
+        "\(node) asks for the image format \"\(name)\"; this version serves raw images (raw: or aio:)")
     }
   }
 }

@@ -1,4 +1,5 @@
-/// Why a disk cannot be served: what, where, and what to do. Ends up in the log and in the device's error node.
+/// Why a disk cannot be served: what, where, and what to do. Ends up in the log and in the device's error
+/// node.
 public struct VbdError: Error, Equatable, CustomStringConvertible {
   /// The message.
   public let description: String

@@ -43,8 +43,8 @@ public struct VbdProperties: Equatable, Sendable {
 
 extension VbdOffer {
   /// The nodes below the backend's directory that announce this offer and the disk. All are written before
-  /// InitWait and again before Connected: Windows reads them at the first, Linux at the second, and an earlier
-  /// connection may have left other values.
+  /// InitWait and again before Connected: Windows reads them at the first, Linux at the second, and an
+  /// earlier connection may have left other values.
   public func nodes(for properties: VbdProperties) -> [(name: String, value: String)] {
     [
       ("feature-flush-cache", "1"),

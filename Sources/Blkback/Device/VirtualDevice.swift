@@ -1,7 +1,7 @@
 /// A virtual block device's number, the last part of its xenstore path, and the name people give it.
 ///
-/// Numbers are encoded as docs/man/xen-vbd-interface.7 has it: `xvd` with up to 16 disks of 15 partitions in the
-/// old form (major 202), beyond that the extended form (bit 28); `hd` and `sd` as Linux numbered them.
+/// Numbers are encoded as docs/man/xen-vbd-interface.7 has it: `xvd` with up to 16 disks of 15 partitions in
+/// the old form (major 202), beyond that the extended form (bit 28); `hd` and `sd` as Linux numbered them.
 public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
   /// The number, 0...2^29-1.
   public let number: UInt32
@@ -9,7 +9,8 @@ public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
   /// Wraps a number.
   public init(number: UInt32) { self.number = number }
 
-  /// Understands "xvda", "xvdaa3", "hda1", "sdb", "d2p1", a decimal number, or a hexadecimal one with 0x. Nil for anything else.
+  /// Understands "xvda", "xvdaa3", "hda1", "sdb", "d2p1", a decimal number, or a hexadecimal one with 0x. Nil
+  /// for anything else.
   public init?(_ text: String) {
     if let number = Self.plainNumber(text) {
       guard number < 1 << 29 else { return nil }

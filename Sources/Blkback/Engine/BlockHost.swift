@@ -49,8 +49,8 @@ public protocol BlockHost: ~Copyable {
   /// Gives memory back.
   mutating func releaseBuffer(_ buffer: IOBuffer)
 
-  /// Pins the persistent mapping of a granted page, mapping it when it is new. Nil when it cannot be mapped now:
-  /// the caller copies instead.
+  /// Pins the persistent mapping of a granted page, mapping it when it is new. Nil when it cannot be mapped
+  /// now: the caller copies instead.
   mutating func pin(_ reference: GrantReference) -> PinnedPage?
   /// Ends one use of a mapping; the mapping itself stays.
   mutating func unpin(_ handle: UInt32)

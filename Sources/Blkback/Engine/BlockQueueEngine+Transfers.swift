@@ -1,7 +1,7 @@
 import RingKit
 
-/// How the data of accepted requests moves: copies from and to the guest, and what follows each end of a storage
-/// call.
+/// How the data of accepted requests moves: copies from and to the guest, and what follows each end of a
+/// storage call.
 extension BlockQueueEngine where Host: ~Copyable {
   /// Puts the request's copies into the batch.
   mutating func startCopy(_ index: Int, phase: InFlightPhase, host: inout Host) {
@@ -18,7 +18,8 @@ extension BlockQueueEngine where Host: ~Copyable {
       copies.append(
         GrantCopyBatch.Segment(
           toGuest: phase == .copyOut, domain: domain, reference: segment.reference,
-          pageOffset: Int(segment.pageOffset), local: buffer.slice(offset: offset, count: UInt(segment.byteCount))))
+          pageOffset: Int(segment.pageOffset),
+          local: buffer.slice(offset: offset, count: UInt(segment.byteCount))))
       offset += UInt(segment.byteCount)
     }
     copying[copyingCount] = UInt16(index)

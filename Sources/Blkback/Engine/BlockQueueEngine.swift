@@ -11,8 +11,8 @@ public enum EngineTurn: Equatable, Sendable {
   case broken(RingError)
 }
 
-/// One queue of a disk: takes requests from the ring, judges a private copy of each, has the host move the data,
-/// and answers each exactly once. No system call, no clock, no allocation after `init`.
+/// One queue of a disk: takes requests from the ring, judges a private copy of each, has the host move the
+/// data, and answers each exactly once. No system call, no clock, no allocation after `init`.
 public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   /// Copies done in one batch; a request never has more segments than this.
   static var copyCapacity: Int { 512 }
@@ -78,8 +78,8 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
 
   /// Takes at most a ring of requests, moves what can be moved, answers what is done.
   ///
-  /// Call it after an event, and after completions were delivered. The work of one turn is bounded by the ring's
-  /// size, whatever the frontend does meanwhile.
+  /// Call it after an event, and after completions were delivered. The work of one turn is bounded by the
+  /// ring's size, whatever the frontend does meanwhile.
   public mutating func run(host: inout Host) -> EngineTurn {
     let releaseCount = table.releaseCount
     retryParked(host: &host)
@@ -102,7 +102,8 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
-  /// Takes requests until there are none, one must wait, or the turn's budget is spent; returns what is left of it.
+  /// Takes requests until there are none, one must wait, or the turn's budget is spent; returns what is left
+  /// of it.
   mutating func takeRequests(host: inout Host) -> Int {
     var budget = ring.slotCount
     guard failure == nil, !isClosing else { return budget }
@@ -270,8 +271,8 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     return false
   }
 
-  /// Pins every segment's page and points the vectors at them; false (and nothing pinned) when a page cannot be
-  /// mapped or the medium cannot take the segments as they lie.
+  /// Pins every segment's page and points the vectors at them; false (and nothing pinned) when a page cannot
+  /// be mapped or the medium cannot take the segments as they lie.
   mutating func pinSegments(_ index: Int, host: inout Host) -> Bool {
     let unit = max(host.medium.blockByteCount, host.medium.memoryAlignment)
     guard table.entries[index].transferByteCount == table.entries[index].byteCount else { return false }
@@ -286,7 +287,8 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
       }
       table.segments[first + position].handle = page.handle
       host.setVector(
-        page.segment.slice(offset: UInt(segment.pageOffset), count: UInt(segment.byteCount)), at: first + position)
+        page.segment.slice(offset: UInt(segment.pageOffset), count: UInt(segment.byteCount)),
+        at: first + position)
     }
     table.entries[index].firstVector = 0
     table.entries[index].vectorCount = UInt16(count)
@@ -332,10 +334,12 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     let offset = entry.transferOffset + UInt64(entry.doneByteCount)
     if entry.isWrite {
       host.write(
-        token: table.token(index), firstVector: firstVector, vectorCount: Int(entry.vectorCount), offset: offset)
+        token: table.token(index), firstVector: firstVector, vectorCount: Int(entry.vectorCount),
+        offset: offset)
     } else {
       host.read(
-        token: table.token(index), firstVector: firstVector, vectorCount: Int(entry.vectorCount), offset: offset)
+        token: table.token(index), firstVector: firstVector, vectorCount: Int(entry.vectorCount),
+        offset: offset)
     }
   }
 

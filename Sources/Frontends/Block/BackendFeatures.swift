@@ -1,7 +1,7 @@
 public import RingKit
 
-/// What a block backend offers before the rings exist (blkif.h, "Backend XenBus Nodes"). Absent nodes have the
-/// defaults of the header.
+/// What a block backend offers before the rings exist (blkif.h, "Backend XenBus Nodes"). Absent nodes have
+/// the defaults of the header.
 public struct BackendFeatures: Equatable, Sendable {
   /// `feature-persistent`: granted pages may stay mapped.
   public var persistentGrants: Bool
@@ -41,7 +41,8 @@ public struct BackendFeatures: Equatable, Sendable {
 public struct DiskProperties: Equatable, Sendable {
   /// Size in units of 512 bytes, whatever the sector size (blkif.h of Xen 4.20).
   public var sectorCount: UInt64
-  /// `sector-size`: offsets and lengths of transfers are multiples of it. Bytes, a power of two, at least 512.
+  /// `sector-size`: offsets and lengths of transfers are multiples of it. Bytes, a power of two, at least
+  /// 512.
   public var sectorByteCount: Int
   /// `physical-sector-size` in bytes.
   public var physicalSectorByteCount: Int

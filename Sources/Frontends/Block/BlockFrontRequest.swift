@@ -9,7 +9,8 @@ public struct BlockFrontRequest: BitwiseCopyable, Sendable {
   public var sector: UInt64
   /// Units of 512 bytes. Requests with data carry at most ``maximumSectorCount``.
   public var sectorCount: Int
-  /// Where the data begins in the first page: 0...7 units of 512 bytes. The pages after it are used from their start.
+  /// Where the data begins in the first page: 0...7 units of 512 bytes. The pages after it are used from
+  /// their start.
   public var firstPageSector: Int
   /// The caller's own name for the request, given back with its completion.
   public var tag: UInt64

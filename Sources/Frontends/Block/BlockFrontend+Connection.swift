@@ -2,8 +2,8 @@ import Blkback
 import RingKit
 
 extension BlockFrontend {
-  /// Connects: waits for the backend's offer, shares rings, and waits until the disk is there (blkif.h, startup;
-  /// xenbus states 2, 3, 4). Requests that were in flight are submitted again.
+  /// Connects: waits for the backend's offer, shares rings, and waits until the disk is there (blkif.h,
+  /// startup; xenbus states 2, 3, 4). Requests that were in flight are submitted again.
   public func connect(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
     precondition(!isConnected)
     let deadline = Deadline(milliseconds: timeoutMilliseconds)
@@ -42,14 +42,15 @@ extension BlockFrontend {
     try push()
   }
 
-  /// Closes in the order of Linux and Windows: 5, the backend's 5 or 6, 6, the backend's 6. Requests in flight
-  /// are forgotten.
+  /// Closes in the order of Linux and Windows: 5, the backend's 5 or 6, 6, the backend's 6. Requests in
+  /// flight are forgotten.
   public func close(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
     try leave(timeoutMilliseconds: timeoutMilliseconds)
     dropQueues()
   }
 
-  /// Closes and connects again, with new rings and ports. Requests in flight are submitted again, as Linux does.
+  /// Closes and connects again, with new rings and ports. Requests in flight are submitted again, as Linux
+  /// does.
   public func reconnect(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
     try leave(timeoutMilliseconds: timeoutMilliseconds)
     try connect(timeoutMilliseconds: timeoutMilliseconds)
@@ -130,8 +131,9 @@ extension BlockFrontend {
     return RequestPages(pool: GrantedPagePool(try share(pageCount: count)), capacity: slots)
   }
 
-  /// Writes all keys in one transaction, as Linux does; the state follows by itself. What an earlier connection of
-  /// ours wrote and this one does not, goes: a left `ring-page-order` would have the backend look for other keys.
+  /// Writes all keys in one transaction, as Linux does; the state follows by itself. What an earlier
+  /// connection of ours wrote and this one does not, goes: a left `ring-page-order` would have the backend
+  /// look for other keys.
   private func publishKeys() throws(BlockFrontendError) {
     let rings = queues.map { RingKeys.Queue(references: $0.ringPages.references, port: $0.port) }
     let nodes = RingKeys.nodes(queues: rings, options: options)

@@ -3,8 +3,8 @@ public import RingKit
 /// A block frontend in userspace: it negotiates as Linux's xen-blkfront does, submits requests and checks the
 /// backend's answers.
 ///
-/// It belongs to one thread. Everything it asks of the host goes through the seams, so it serves on Xen and on
-/// Loopback alike.
+/// It belongs to one thread. Everything it asks of the host goes through the seams, so it serves on Xen and
+/// on Loopback alike.
 public final class BlockFrontend {
   /// The domain this process is.
   public let domain: DomainID
@@ -87,7 +87,8 @@ public final class BlockFrontend {
   /// Places a prepared request in its ring.
   public func submit(_ handle: RequestHandle) { queues[handle.queue].submit(handle) }
 
-  /// Prepares and places a request whose data does not matter yet (a read, a flush); nil when there is no room.
+  /// Prepares and places a request whose data does not matter yet (a read, a flush); nil when there is no
+  /// room.
   public func submit(_ request: BlockFrontRequest) throws(BlockFrontendError) -> RequestHandle? {
     let queue = try queue()
     guard let handle = try queue.prepare(request) else { return nil }
@@ -126,8 +127,8 @@ public final class BlockFrontend {
 
   // MARK: Waiting
 
-  /// Waits until a response can be taken: true then, false when the time is over. Throws when the backend closes
-  /// meanwhile.
+  /// Waits until a response can be taken: true then, false when the time is over. Throws when the backend
+  /// closes meanwhile.
   public func wait(timeoutMilliseconds: Int) throws(BlockFrontendError) -> Bool {
     let deadline = Deadline(milliseconds: timeoutMilliseconds)
     if options.spinNanoseconds > 0 {

@@ -13,7 +13,8 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
   case events(EventChannelError)
   /// A system call failed.
   case system(SystemError)
-  /// A node did not get a wanted value in time; `seen` is what it last was, `reason` the backend's error node.
+  /// A node did not get a wanted value in time; `seen` is what it last was, `reason` the backend's error
+  /// node.
   case timedOut(path: String, wanted: String, seen: String, milliseconds: Int, reason: String?)
   /// The backend closed the device, or its directory went away (`state` nil).
   case backendClosed(path: String, state: XenbusState?, reason: String?)

@@ -26,7 +26,8 @@ public final class BlockFrontendQueue {
   private let abi: BlockABI
   private let device: UInt16
   private let pages: RequestPages
-  // Persistent grants are always writable, whatever the first request does (blkif.h, note on feature-persistent).
+  // Persistent grants are always writable, whatever the first request does (blkif.h, note on
+  // feature-persistent).
   private let grantsForWriting: Bool
   private var entries: [Entry]
   private var free: [UInt16]
@@ -95,7 +96,8 @@ public final class BlockFrontendQueue {
     ring.place(slot(for: handle.index))
   }
 
-  /// Places any bytes at all in the ring; false when no slot is free. Its response is reported without a handle.
+  /// Places any bytes at all in the ring; false when no slot is free. Its response is reported without a
+  /// handle.
   public func submitRaw(_ slot: SlotCopy) -> Bool {
     guard ring.freeSlotCount > reservedSlotCount else { return false }
     ring.place(slot)
@@ -205,7 +207,8 @@ public final class BlockFrontendQueue {
   /// The request that a handle names.
   public func request(_ handle: RequestHandle) -> BlockFrontRequest { entries[handle.index].request }
 
-  /// Copies data into the request's pages, `offset` bytes after the data's begin; it must not cross a page's end.
+  /// Copies data into the request's pages, `offset` bytes after the data's begin; it must not cross a page's
+  /// end.
   public func copyIn(_ bytes: RawSpan, to handle: RequestHandle, at offset: Int) {
     let (page, start) = place(offset, byteCount: bytes.byteCount, of: handle)
     page.pages.copyIn(offset: page.offset + start, from: bytes)
@@ -217,8 +220,8 @@ public final class BlockFrontendQueue {
     page.pages.copyOut(offset: page.offset + start, into: &bytes)
   }
 
-  /// Names the request's data in one of its pages, for a transfer between the page and a file. It stays until the
-  /// request is released.
+  /// Names the request's data in one of its pages, for a transfer between the page and a file. It stays until
+  /// the request is released.
   func dataSegment(_ position: Int, of handle: RequestHandle) -> IOSegment {
     let request = entries[handle.index].request
     precondition(position >= 0 && position < request.pageCount)
@@ -245,8 +248,8 @@ public final class BlockFrontendQueue {
 
   // MARK: Connections
 
-  /// Goes on with a new ring and submits again what was in flight in the old one, oldest id first of all, as Linux
-  /// does after a reconnection (blkif_recover). Answers to raw slots are no longer expected.
+  /// Goes on with a new ring and submits again what was in flight in the old one, oldest id first of all, as
+  /// Linux does after a reconnection (blkif_recover). Answers to raw slots are no longer expected.
   func restart(ringPages: SharedPages, port: Port, firstRingIndex: UInt32) throws(BlockFrontendError) {
     var ring = FrontRing(
       pages: ringPages.pages, slotByteCount: abi.requestByteCount, startingAt: firstRingIndex)

@@ -2,8 +2,8 @@ public import RingKit
 
 /// Data pages that are shared with the backend once and used again and again.
 ///
-/// The page given back last is taken first: so few pages stay in use, and a backend that keeps mappings finds them
-/// mapped (blkif.h, note on feature-persistent; Linux's blkfront does the same).
+/// The page given back last is taken first: so few pages stay in use, and a backend that keeps mappings finds
+/// them mapped (blkif.h, note on feature-persistent; Linux's blkfront does the same).
 public final class GrantedPagePool {
   /// The pages and their references.
   public let shared: SharedPages

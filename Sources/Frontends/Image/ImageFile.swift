@@ -26,7 +26,8 @@ final class ImageFile {
     return UInt64(max(0, status.st_size))
   }
 
-  /// Reads into all of `segment`, with zeroes after the file's end. The segment's owner must be kept meanwhile.
+  /// Reads into all of `segment`, with zeroes after the file's end. The segment's owner must be kept
+  /// meanwhile.
   func read(into segment: IOSegment, at offset: UInt64) throws(SystemError) {
     var left = segment
     while left.length > 0 {

@@ -1,8 +1,8 @@
 import Blkback
 import RingKit
 
-/// Copies images between files and a disk, many requests at a time, the data straight between the file and the
-/// granted pages.
+/// Copies images between files and a disk, many requests at a time, the data straight between the file and
+/// the granted pages.
 public struct ImageTransfer {
   /// Requests in flight.
   public var queueDepth = 16
@@ -14,8 +14,8 @@ public struct ImageTransfer {
 
   private enum Direction { case toDisk, toFile, compare }
 
-  /// Writes the file at `path` to the disk from `sector` on and flushes; returns its bytes. What is left of the
-  /// last sector is zeroed.
+  /// Writes the file at `path` to the disk from `sector` on and flushes; returns its bytes. What is left of
+  /// the last sector is zeroed.
   @discardableResult
   public func copyIn(
     path: String, to frontend: BlockFrontend, sector: UInt64 = 0
@@ -34,8 +34,8 @@ public struct ImageTransfer {
     _ = try transfer(.toFile, try open(path, writing: true), frontend, sector: sector, byteCount: byteCount)
   }
 
-  /// Compares the file at `path` with the disk from `sector` on: the first sector of the disk (in units of 512
-  /// bytes) that differs, or nil when they are the same.
+  /// Compares the file at `path` with the disk from `sector` on: the first sector of the disk (in units of
+  /// 512 bytes) that differs, or nil when they are the same.
   public func compare(
     path: String, with frontend: BlockFrontend, sector: UInt64 = 0
   ) throws(BlockFrontendError) -> UInt64? {

@@ -4,8 +4,9 @@ import RingKit
 extension BlockWorkload {
   /// Runs the load on a connected frontend without other requests in flight, and takes all of its responses.
   ///
-  /// With a `model` every write is stamped and every sector read is judged; without one, data is left as it is.
-  /// Throws when the connection is of no more use, or at the first failed request unless that is tolerated.
+  /// With a `model` every write is stamped and every sector read is judged; without one, data is left as it
+  /// is. Throws when the connection is of no more use, or at the first failed request unless that is
+  /// tolerated.
   public func run(
     on frontend: BlockFrontend, model: DiskModel? = nil
   ) throws(BlockFrontendError) -> BlockWorkloadResult {

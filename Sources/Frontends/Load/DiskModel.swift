@@ -1,8 +1,8 @@
 /// What a disk must hold, sector by sector, given the writes that were submitted and completed.
 ///
 /// Writes to one sector are numbered. A read may return the last write that had completed when the read was
-/// submitted, or any later one submitted before the read's end; anything else is a fault. Two writes to one sector
-/// at a time would leave open which of them stays, so ``canWrite(_:)`` forbids them.
+/// submitted, or any later one submitted before the read's end; anything else is a fault. Two writes to one
+/// sector at a time would leave open which of them stays, so ``canWrite(_:)`` forbids them.
 public final class DiskModel {
   /// What sectors hold that were never written.
   public enum Initial: Sendable {
@@ -76,7 +76,8 @@ public final class DiskModel {
     }
   }
 
-  /// Forgets the writes in flight, of which each may have happened or not: for connections that ended for good.
+  /// Forgets the writes in flight, of which each may have happened or not: for connections that ended for
+  /// good.
   public func abandonWrites() {
     for sector in isBusy.indices { isBusy[sector] = false }
   }

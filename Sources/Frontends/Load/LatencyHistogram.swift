@@ -1,5 +1,5 @@
-/// Counts of durations in steps that grow with them: 32 steps to each power of two, so a step is at most 3.2 % of
-/// its value. Fixed memory, no allocation after the start.
+/// Counts of durations in steps that grow with them: 32 steps to each power of two, so a step is at most 3.2
+/// % of its value. Fixed memory, no allocation after the start.
 public struct LatencyHistogram: Sendable {
   private static let stepBits = 5
   private static let steps = 1 << stepBits
@@ -29,7 +29,8 @@ public struct LatencyHistogram: Sendable {
   /// The mean in nanoseconds; 0 when nothing was recorded.
   public var mean: UInt64 { count == 0 ? 0 : total / count }
 
-  /// The duration that `share` (0...1) of the recorded ones did not exceed, in nanoseconds, rounded up to its step.
+  /// The duration that `share` (0...1) of the recorded ones did not exceed, in nanoseconds, rounded up to its
+  /// step.
   public func quantile(_ share: Double) -> UInt64 {
     precondition(share >= 0 && share <= 1)
     guard count > 0 else { return 0 }

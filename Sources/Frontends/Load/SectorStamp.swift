@@ -1,5 +1,5 @@
-/// What a verified workload writes into a sector: which sector it is, and which write to it this was. The other
-/// bytes follow from these, so that any byte out of place shows.
+/// What a verified workload writes into a sector: which sector it is, and which write to it this was. The
+/// other bytes follow from these, so that any byte out of place shows.
 struct SectorStamp: Equatable {
   /// The run's seed.
   var seed: UInt64

@@ -131,7 +131,8 @@ final class GrantCopier {
     }
   }
 
-  /// Lets go of shares that have ended, and then of the oldest ones, until `pageCount` more pages may be kept.
+  /// Lets go of shares that have ended, and then of the oldest ones, until `pageCount` more pages may be
+  /// kept.
   private func makeRoom(_ pageCount: Int) {
     for index in shares.indices {
       if let share = shares[index], words.word(share.first) != share.word { drop(index) }

@@ -108,8 +108,8 @@ public final class LoopbackEventChannels: EventChannels {
 
   /// Takes the ports that epoll has ready, which masks them; false when there are none.
   private func collect() -> Bool {
-    // Sound: epoll writes at most as many events as there is room for, and the ports fit the buffer. 64 events
-    // stay below the size up to which temporary memory is on the stack.
+    // Sound: epoll writes at most as many events as there is room for, and the ports fit the buffer. 64
+    // events stay below the size up to which temporary memory is on the stack.
     unsafe pending.refill { buffer in
       unsafe withUnsafeTemporaryAllocation(of: epoll_event.self, capacity: min(buffer.count, 64)) { events in
         let count = unsafe epoll_wait(epoll.raw, events.baseAddress, Int32(events.count), 0)

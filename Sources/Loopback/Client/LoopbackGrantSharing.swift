@@ -35,8 +35,8 @@ public final class LoopbackGrantSharing: GrantSharing {
       _ = try? link.call(.endShare, [first])
       throw GrantError(operation: what, errno: error.errno)
     }
-    // Sound: the mapping is ours from here on. The grants end before the pages go, and the memory itself lives
-    // as long as somebody has it mapped, as a granted page does in Xen.
+    // Sound: the mapping is ours from here on. The grants end before the pages go, and the memory itself
+    // lives as long as somebody has it mapped, as a granted page does in Xen.
     let pages = unsafe MappedPages(base: base, pageCount: pageCount) {
       [link, presence] base, pageCount in
       _ = try? link.call(.endShare, [first])

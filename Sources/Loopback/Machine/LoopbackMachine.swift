@@ -2,8 +2,8 @@ import Glibc
 public import RingKit
 import Synchronization
 
-/// A Xen in miniature: grants are pages of shared memory, event channels are eventfds, and domains are processes
-/// (or threads) that connect to a socket and say who they are.
+/// A Xen in miniature: grants are pages of shared memory, event channels are eventfds, and domains are
+/// processes (or threads) that connect to a socket and say who they are.
 ///
 /// It checks what Xen checks: a grant is of use only to the domain it was made for, a read-only one cannot be
 /// written, a port can be bound only by the domain it waits for. It is no wall against people, since who can

@@ -54,8 +54,8 @@ final class MachineLoop: Sendable {
   func run() {
     var clients: [Int32: Client] = [:]
     var lastConnection: UInt64 = 0
-    // Without descriptors a connection cannot be accepted, and would be reported again at once, for ever: then
-    // the listener is left alone until something else happened or a moment passed.
+    // Without descriptors a connection cannot be accepted, and would be reported again at once, for ever:
+    // then the listener is left alone until something else happened or a moment passed.
     var isListening = true
     while true {
       var event = unsafe epoll_event()

@@ -8,7 +8,8 @@ enum MachineRequest: UInt32 {
   case endShare
   /// one reference.
   case endGrant
-  /// owner, writable, references... Reply: map number, then (index of the descriptor, page) for each; memories.
+  /// owner, writable, references... Reply: map number, then (index of the descriptor, page) for each;
+  /// memories.
   case map
   /// map numbers...
   case unmap

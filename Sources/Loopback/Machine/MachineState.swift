@@ -1,9 +1,10 @@
 import RingKit
 
-/// Everything the machine knows, without descriptors or sockets: requests come in as calls, refusals go out as
-/// errors, and the caller turns results into memory and events.
+/// Everything the machine knows, without descriptors or sockets: requests come in as calls, refusals go out
+/// as errors, and the caller turns results into memory and events.
 struct MachineState {
-  /// One connection of a domain; resources end with the connection that made them, as with Xen's device files.
+  /// One connection of a domain; resources end with the connection that made them, as with Xen's device
+  /// files.
   struct Connection: Hashable, Comparable {
     let number: UInt64
     static func < (left: Connection, right: Connection) -> Bool { left.number < right.number }

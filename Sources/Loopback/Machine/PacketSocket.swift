@@ -102,8 +102,8 @@ struct PacketSocket: Sendable {
     guard sent == words.count * 4 else { throw SystemError(call: "sendmsg", errno: sent < 0 ? failure : EIO) }
   }
 
-  /// Receives one message, with up to `maximum` descriptors; nil at the end of the connection. More descriptors
-  /// than that are closed by the kernel, and a longer message than allowed is an error.
+  /// Receives one message, with up to `maximum` descriptors; nil at the end of the connection. More
+  /// descriptors than that are closed by the kernel, and a longer message than allowed is an error.
   func receive(descriptorsUpTo maximum: Int, waiting: Bool) throws(SystemError) -> Packet? {
     precondition(maximum <= Self.maximumDescriptorCount)
     var words = [UInt32](repeating: 0, count: Self.maximumWordCount)
@@ -141,8 +141,8 @@ struct PacketSocket: Sendable {
   }
 }
 
-/// Room for one SCM_RIGHTS control message: a cmsghdr and the descriptors (cmsg(3); its macros are not visible
-/// here).
+/// Room for one SCM_RIGHTS control message: a cmsghdr and the descriptors (cmsg(3); its macros are not
+/// visible here).
 private struct ControlBuffer {
   private static var headerCount: Int { MemoryLayout<cmsghdr>.size }
 

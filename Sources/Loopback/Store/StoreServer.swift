@@ -64,11 +64,13 @@ public final class StoreServer: Sendable {
       defer { unsafe pthread_sigmask(SIG_SETMASK, &former, nil) }
       var thread = pthread_t()
       let context = unsafe Unmanaged.passRetained(loop)
-      let result = unsafe pthread_create(&thread, nil, { context in
-        guard let context = unsafe context else { return nil }
-        unsafe Unmanaged<StoreLoop>.fromOpaque(context).takeRetainedValue().run()
-        return nil
-      }, context.toOpaque())
+      let result = unsafe pthread_create(
+        &thread, nil,
+        { context in
+          guard let context = unsafe context else { return nil }
+          unsafe Unmanaged<StoreLoop>.fromOpaque(context).takeRetainedValue().run()
+          return nil
+        }, context.toOpaque())
       guard result == 0 else {
         unsafe context.release()
         throw .system(call: "pthread_create", path: "the store server", errno: result, reason: "no thread")

@@ -26,8 +26,8 @@ public struct EventChannelError: Error, Equatable, CustomStringConvertible {
 
 /// Event channels behind one file descriptor, as /dev/xen/evtchn has them: one instance a data thread.
 ///
-/// A port that was reported pending stays masked until ``unmask(_:)``: delaying that is how a guest that kicks
-/// without a cause is slowed down (XSA-332's back-off does not reach userspace).
+/// A port that was reported pending stays masked until ``unmask(_:)``: delaying that is how a guest that
+/// kicks without a cause is slowed down (XSA-332's back-off does not reach userspace).
 public protocol EventChannels: AnyObject {
   /// Readable when some port is pending.
   var descriptor: Int32 { get }
@@ -41,7 +41,8 @@ public protocol EventChannels: AnyObject {
   /// Closes the port; it is never reported again.
   func unbind(_ port: Port)
 
-  /// Signals the other end. A peer that is gone is an error the caller treats as a disconnect, never as fatal.
+  /// Signals the other end. A peer that is gone is an error the caller treats as a disconnect, never as
+  /// fatal.
   func notify(_ port: Port) throws(EventChannelError)
 
   /// The next pending port, now masked; nil when there is none. Does not block.

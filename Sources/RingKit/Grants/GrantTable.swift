@@ -48,8 +48,8 @@ public struct GrantError: Error, Equatable, CustomStringConvertible {
 ///
 /// One instance belongs to one data thread (or to control work), which alone calls it.
 public protocol GrantTable: AnyObject {
-  /// Maps pages of `domain`, consecutive in our address space and in the order of `references`. All or nothing:
-  /// when one cannot be mapped, none stays mapped. The mapping ends with the returned object.
+  /// Maps pages of `domain`, consecutive in our address space and in the order of `references`. All or
+  /// nothing: when one cannot be mapped, none stays mapped. The mapping ends with the returned object.
   func map(
     _ references: [GrantReference], of domain: DomainID, access: GrantAccess
   ) throws(GrantError) -> MappedPages

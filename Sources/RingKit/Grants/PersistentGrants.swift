@@ -101,8 +101,8 @@ public struct PersistentGrants: ~Copyable {
     if entries[number].pins == 0 { pinned &-= 1 }
   }
 
-  /// Unmaps up to `limit` pages that no request uses and whose last use was stamped before `time`; returns how
-  /// many. The next call goes on where this one ended.
+  /// Unmaps up to `limit` pages that no request uses and whose last use was stamped before `time`; returns
+  /// how many. The next call goes on where this one ended.
   ///
   /// Without it a backend holds a guest's pages for ever, which hinders ballooning and migration.
   @discardableResult

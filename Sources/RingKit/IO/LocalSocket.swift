@@ -82,7 +82,8 @@ public final class LocalSocket {
 
   /// Writes as much of `bytes` as the socket takes and returns how much that was.
   public func write(_ bytes: ArraySlice<UInt8>) throws(SystemError) -> Int {
-    // Sound: the slice's storage is valid for the call and its size is the one passed. No SIGPIPE by the flag.
+    // Sound: the slice's storage is valid for the call and its size is the one passed. No SIGPIPE by the
+    // flag.
     let count = unsafe bytes.withUnsafeBytes { buffer in
       unsafe send(descriptor, buffer.baseAddress, buffer.count, Int32(MSG_NOSIGNAL))
     }
@@ -106,7 +107,8 @@ public final class LocalSocket {
     address.sun_family = sa_family_t(AF_UNIX)
     let bytes = Array(path.utf8)
     guard bytes.count < MemoryLayout.size(ofValue: address.sun_path) else { return ENAMETOOLONG }
-    // Sound: the length was just checked, the rest of the array stays zero, and the address lives for the call.
+    // Sound: the length was just checked, the rest of the array stays zero, and the address lives for the
+    // call.
     unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
     return unsafe withUnsafePointer(to: &address) { pointer in
       unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {

@@ -72,7 +72,9 @@ public final class BufferPool {
   deinit { unsafe munmap(base, byteCount) }
 
   /// The whole arena, to be registered with a ring.
-  @inlinable public var arena: IOSegment { IOSegment(address: UInt(bitPattern: unsafe base), length: UInt(byteCount)) }
+  @inlinable public var arena: IOSegment {
+    IOSegment(address: UInt(bitPattern: unsafe base), length: UInt(byteCount))
+  }
 
   /// Bytes not handed out.
   public var freeByteCount: Int { map.freePageCount * pageByteCount }

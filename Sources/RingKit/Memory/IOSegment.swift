@@ -1,7 +1,7 @@
 /// Bytes of memory that a transfer reads or writes: the layout of `struct iovec`.
 ///
-/// It is only a name. It is made by the owners of memory (``MappedPages``, buffer pools); whoever holds it keeps
-/// the owner alive while a transfer uses it, and only RingKit and the hosts turn it into a pointer.
+/// It is only a name. It is made by the owners of memory (``MappedPages``, buffer pools); whoever holds it
+/// keeps the owner alive while a transfer uses it, and only RingKit and the hosts turn it into a pointer.
 @frozen
 public struct IOSegment: BitwiseCopyable, Sendable, Equatable {
   /// First byte's address.

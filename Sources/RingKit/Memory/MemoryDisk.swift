@@ -1,7 +1,7 @@
 import CShared
 
-/// A disk made of memory, for tests and benchmarks. Shared by the threads that serve it, which read and write it
-/// as a medium: what concurrent transfers of the same bytes leave behind is their users' affair.
+/// A disk made of memory, for tests and benchmarks. Shared by the threads that serve it, which read and write
+/// it as a medium: what concurrent transfers of the same bytes leave behind is their users' affair.
 @safe
 public final class MemoryDisk: Sendable {
   private let pages: MappedPages
@@ -28,7 +28,8 @@ public final class MemoryDisk: Sendable {
   }
 
   private func copy(from source: IOSegment, to destination: IOSegment) {
-    // Sound: one side was just checked against the disk, the other is named by its owner, and both are as long.
+    // Sound: one side was just checked against the disk, the other is named by its owner, and both are as
+    // long.
     guard let from = unsafe UnsafeRawPointer(bitPattern: source.address),
       let to = unsafe UnsafeMutableRawPointer(bitPattern: destination.address)
     else { return }

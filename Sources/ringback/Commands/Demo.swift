@@ -6,7 +6,8 @@ import RingKit
 struct Demo: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve a disk to a guest process on this machine, without Xen, and show what happens.",
-    discussion: "Needs about 200 MiB in the directory for temporary files, and mke2fs and e2fsck if they are there.")
+    discussion:
+      "Needs about 200 MiB in the directory for temporary files, and mke2fs and e2fsck if they are there.")
 
   @Flag(help: "Keep the directory with the image, the sockets and the logs.")
   var keep = false
@@ -26,9 +27,12 @@ struct Demo: ParsableCommand {
     try stage.step("a toolstack's nodes for the disk: ringback attach --domain 1 --vdev xvda") {
       try stage.attach()
     }
-    stage.show(try stage.nodes(), title: "what the toolstack and the daemon wrote into xenstore (domain 0's side)")
+    stage.show(
+      try stage.nodes(), title: "what the toolstack and the daemon wrote into xenstore (domain 0's side)")
 
-    let guest = try stage.step("a guest process: connects, writes the filesystem, flushes, reads it back, compares") {
+    let guest = try stage.step(
+      "a guest process: connects, writes the filesystem, flushes, reads it back, compares"
+    ) {
       try stage.guest(["--write-image", stage.filesystem, "--verify-image", stage.filesystem])
     }
     let copied = try stage.step("the same without persistent grants: every page is grant-copied") {
@@ -46,9 +50,15 @@ struct Demo: ParsableCommand {
         ("guest pages", guest.persistentGrants ? "stay mapped, no copy on our side" : "copied"),
         ("written and read back", "\(guest.writtenBytes ?? 0) bytes, the same"),
         ("read with grant copies", copied.verifiedImage == nil ? "differs" : "the same"),
-        ("random load", "\(random.load?.requests ?? 0) requests, \(Int(random.load?.requestsPerSecond ?? 0)) a second"),
-        ("", "\(Int((random.load?.bytesPerSecond ?? 0) / 1_048_576)) MiB/s, "
-          + "median \((random.load?.latencyMedianNanoseconds ?? 0) / 1000) us"),
+        (
+          "random load",
+          "\(random.load?.requests ?? 0) requests, \(Int(random.load?.requestsPerSecond ?? 0)) a second"
+        ),
+        (
+          "",
+          "\(Int((random.load?.bytesPerSecond ?? 0) / 1_048_576)) MiB/s, "
+            + "median \((random.load?.latencyMedianNanoseconds ?? 0) / 1000) us"
+        ),
         ("sectors judged", "\(random.load?.verifiedSectors ?? 0), wrong: \(random.load?.mismatches ?? 0)"),
       ], title: "what happened")
     guard random.load?.mismatches == 0, random.load?.errors == 0 else {

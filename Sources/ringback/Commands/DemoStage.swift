@@ -84,19 +84,24 @@ final class DemoStage {
   func nodes() throws -> [(String, String)] {
     let store = try HostOptions.parse(hostArguments).open().openStore()
     let base = "/local/domain/0/backend/\(defaultKind)/1/51712"
-    let names = ["frontend", "params", "mode", "sectors", "sector-size", "feature-persistent", "feature-flush-cache", "state"]
+    let names = [
+      "frontend", "params", "mode", "sectors", "sector-size", "feature-persistent", "feature-flush-cache",
+      "state",
+    ]
     return try names.map { ($0, try store.read("\(base)/\($0)") ?? "-") }
   }
 
-  /// Runs a guest process on the disk. The guest of a load that writes anywhere gets a second disk, so that the first
-  /// keeps its filesystem.
+  /// Runs a guest process on the disk. The guest of a load that writes anywhere gets a second disk, so that
+  /// the first keeps its filesystem.
   func guest(_ arguments: [String], onCopy: Bool = false) throws -> GuestReport {
     if onCopy {
       try makeFile("\(directory)/scratch.img", byteCount: 64 << 20)
-      _ = try ringback(["attach", "--domain", "1", "--vdev", "xvdb", "\(directory)/scratch.img"] + hostArguments)
+      _ = try ringback(
+        ["attach", "--domain", "1", "--vdev", "xvdb", "\(directory)/scratch.img"] + hostArguments)
     }
     let output = try ringback(
-      ["guest", "--own-domain", "1", "--vdev", onCopy ? "xvdb" : "xvda", "--json"] + arguments + hostArguments)
+      ["guest", "--own-domain", "1", "--vdev", onCopy ? "xvdb" : "xvda", "--json"] + arguments + hostArguments
+    )
     return try JSONDecoder().decode(GuestReport.self, from: Data(output.utf8))
   }
 
@@ -136,7 +141,9 @@ final class DemoStage {
 
   // MARK: Processes
 
-  private var hostArguments: [String] { ["--hypervisor", "loopback", "--loopback-directory", machineDirectory] }
+  private var hostArguments: [String] {
+    ["--hypervisor", "loopback", "--loopback-directory", machineDirectory]
+  }
 
   private func makeFile(_ path: String, byteCount: UInt64) throws {
     guard FileManager.default.createFile(atPath: path, contents: nil) else {
@@ -153,7 +160,9 @@ final class DemoStage {
   private var executable: URL { URL(filePath: "/proc/self/exe").resolvingSymlinksInPath() }
 
   /// Starts one of our own commands and waits for its first line.
-  private func start(_ name: String, _ arguments: [String], reads log: String? = nil) throws -> (Process, String) {
+  private func start(_ name: String, _ arguments: [String], reads log: String? = nil) throws -> (
+    Process, String
+  ) {
     let process = Process()
     process.executableURL = executable
     process.arguments = arguments
@@ -200,7 +209,8 @@ final class DemoStage {
     let complaint = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     process.waitUntilExit()
     guard process.terminationStatus == 0 else {
-      throw CommandError("\((path as NSString).lastPathComponent) \(arguments.first ?? ""): \(complaint)\(text)")
+      throw CommandError(
+        "\((path as NSString).lastPathComponent) \(arguments.first ?? ""): \(complaint)\(text)")
     }
     return text
   }

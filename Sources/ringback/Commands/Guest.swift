@@ -30,7 +30,8 @@ struct Guest: ParsableCommand {
   @Option(help: ArgumentHelp("Requests in flight of the load.", valueName: "count"))
   var depth = 32
 
-  @Option(help: ArgumentHelp("Bytes of the load's requests: a multiple of 512 up to 45056.", valueName: "bytes"))
+  @Option(
+    help: ArgumentHelp("Bytes of the load's requests: a multiple of 512 up to 45056.", valueName: "bytes"))
   var blockSize = 4096
 
   @Option(help: ArgumentHelp("Milliseconds of the load.", valueName: "ms"))
@@ -48,7 +49,9 @@ struct Guest: ParsableCommand {
   @Option(help: "Layout of the ring's slots: x86_64-abi, x86_32-abi or arm-abi.")
   var layout = BlockABI.x86_64.protocolName
 
-  @Flag(name: .customLong("persistent-grants"), inversion: .prefixedNo, help: "Let the backend keep pages mapped.")
+  @Flag(
+    name: .customLong("persistent-grants"), inversion: .prefixedNo, help: "Let the backend keep pages mapped."
+  )
   var persistentGrants = true
 
   @Flag(help: "Grant pages anew for each request, as Linux does without persistent grants.")
@@ -104,7 +107,9 @@ struct Guest: ParsableCommand {
       }
       report.verifiedImage = verifyImage
     }
-    if let load { report.load = GuestReport.Load(try workload(load).run(on: frontend, model: model(frontend))) }
+    if let load {
+      report.load = GuestReport.Load(try workload(load).run(on: frontend, model: model(frontend)))
+    }
     report.events = frontend.notificationCount
     try frontend.close()
     print(json ? try report.json() : report.text)
@@ -185,14 +190,16 @@ struct GuestReport: Codable {
   var text: String {
     var lines = [
       "\(disk): \(sectors * 512 / 1_048_576) MiB from \(backend)",
-      "ring of \(ringSlots) slots, \(layout), " + (persistentGrants ? "pages stay mapped" : "pages are copied"),
+      "ring of \(ringSlots) slots, \(layout), "
+        + (persistentGrants ? "pages stay mapped" : "pages are copied"),
     ]
     if let writtenBytes { lines.append("wrote \(writtenBytes) bytes and flushed") }
     if let verifiedImage { lines.append("holds the same bytes as \(verifiedImage)") }
     if let load {
       lines.append(
         "\(load.requests) requests, \(Int(load.requestsPerSecond)) a second, \(load.errors) errors, "
-          + "median \(load.latencyMedianNanoseconds / 1000) us, 99% within \(load.latency99thNanoseconds / 1000) us")
+          + "median \(load.latencyMedianNanoseconds / 1000) us, 99% within \(load.latency99thNanoseconds / 1000) us"
+      )
       if load.verifiedSectors > 0 {
         lines.append("judged \(load.verifiedSectors) sectors, \(load.mismatches) wrong")
       }

@@ -34,7 +34,8 @@ struct HostOptions: ParsableArguments {
     case nil:
       throw CommandError(
         "this is no Xen domain: there is no /dev/xen. On a Xen host, load the modules xen-gntdev and xen-evtchn; "
-          + "anywhere else, use --hypervisor loopback (see `ringback loopback --help`), or try `ringback demo`")
+          + "anywhere else, use --hypervisor loopback (see `ringback loopback --help`), or try `ringback demo`"
+      )
     }
   }
 }

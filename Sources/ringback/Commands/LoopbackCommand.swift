@@ -29,7 +29,9 @@ struct LoopbackCommand: ParsableCommand {
     let signals = try TerminationSignals()
     let host = try LoopbackHost(directory: loopbackDirectory)
     for number in domain { try host.addDomain(DomainID(rawValue: number)) }
-    print("loopback machine ready in \(loopbackDirectory); domains 0 \(domain.map(String.init).joined(separator: " "))")
+    print(
+      "loopback machine ready in \(loopbackDirectory); domains 0 \(domain.map(String.init).joined(separator: " "))"
+    )
     // A parent that waits for the line sees it now.
     fflush(nil)
     var poll = DescriptorPoll()

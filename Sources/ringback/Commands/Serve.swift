@@ -20,7 +20,8 @@ struct Serve: ParsableCommand {
     help: ArgumentHelp("Kind of backend to serve; repeat it for several.", valueName: "kind"))
   var kind: [String] = []
 
-  @Option(help: ArgumentHelp("Data threads (1 to 64); one for each processor by default.", valueName: "count"))
+  @Option(
+    help: ArgumentHelp("Data threads (1 to 64); one for each processor by default.", valueName: "count"))
   var threads: Int?
 
   @Option(

@@ -1,8 +1,8 @@
 import Foundation
 import Logging
 
-/// Writes log lines to standard error: with syslog priorities when systemd's journal reads them (sd-daemon(3)),
-/// with time and level when a person does.
+/// Writes log lines to standard error: with syslog priorities when systemd's journal reads them
+/// (sd-daemon(3)), with time and level when a person does.
 struct StandardErrorLogHandler: LogHandler {
   var metadata: Logger.Metadata = [:]
   var metadataProvider: Logger.MetadataProvider?
@@ -32,7 +32,9 @@ struct StandardErrorLogHandler: LogHandler {
   }
 
   private static func escaped(_ text: String) -> String {
-    guard text.unicodeScalars.contains(where: { $0.properties.generalCategory == .control }) else { return text }
+    guard text.unicodeScalars.contains(where: { $0.properties.generalCategory == .control }) else {
+      return text
+    }
     return text.unicodeScalars.map {
       $0.properties.generalCategory == .control ? "\\u{\(String($0.value, radix: 16))}" : String($0)
     }.joined()

@@ -26,7 +26,9 @@ struct ControlSocket {
       listener = try LocalSocket.listen(path: path)
     } catch {
       throw CommandError(
-        "\(error)" + (error.errno == EADDRINUSE ? "; another daemon answers there: stop it, or choose another place with --control-socket" : ""))
+        "\(error)"
+          + (error.errno == EADDRINUSE
+            ? "; another daemon answers there: stop it, or choose another place with --control-socket" : ""))
     }
     listener.setNonBlocking()
   }
@@ -54,7 +56,9 @@ struct ControlSocket {
         }
         connection.question += bytes
         guard let end = connection.question.firstIndex(of: UInt8(ascii: "\n")) else {
-          if !bytes.isEmpty && connection.question.count <= Self.questionLimit { connections[descriptor] = connection }
+          if !bytes.isEmpty && connection.question.count <= Self.questionLimit {
+            connections[descriptor] = connection
+          }
           return
         }
         let text = answer(String(decoding: connection.question[..<end], as: UTF8.self))

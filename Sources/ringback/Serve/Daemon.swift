@@ -12,8 +12,8 @@ struct DaemonConfiguration {
   var offer = VbdOffer()
 }
 
-/// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket, stops
-/// cleanly. Nothing here is in the way of data: threads that serve rings never wait for it.
+/// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket,
+/// stops cleanly. Nothing here is in the way of data: threads that serve rings never wait for it.
 final class Daemon: VbdEnvironment {
   let threads: [DataThread<BlockQueue>]
   let bufferShareByteCount: Int
@@ -68,12 +68,15 @@ final class Daemon: VbdEnvironment {
     try watchKinds()
     var poll = DescriptorPoll()
     while !(isStopping && disks.isEmpty) {
-      poll.set([(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)] + socket.descriptors)
+      poll.set(
+        [(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)]
+          + socket.descriptors)
       // The loss of xenstored shows only in a call, so look now and then.
       let ready = try poll.wait(timeoutMilliseconds: 5000)
       while let request = signals.next() { if request == .stop { beginStopping() } }
       for (identity, event) in inbox.take() { disks[identity]?.handle(event) }
-      for descriptor in ready where ![client.descriptor, signals.descriptor, inbox.descriptor].contains(descriptor) {
+      for descriptor in ready
+      where ![client.descriptor, signals.descriptor, inbox.descriptor].contains(descriptor) {
         socket.serve(descriptor) { answer($0) }
       }
       takeWatchEvents()
@@ -86,7 +89,9 @@ final class Daemon: VbdEnvironment {
   // MARK: Xenstore
 
   private func watchKinds() throws {
-    for kind in directory.kinds { try client.watch(directory.path(of: kind), token: directory.token(of: kind)) }
+    for kind in directory.kinds {
+      try client.watch(directory.path(of: kind), token: directory.token(of: kind))
+    }
   }
 
   /// Events only say where to look: each disk named is looked at once, however many events named it.
@@ -119,7 +124,9 @@ final class Daemon: VbdEnvironment {
     let base = "\(directory.path(of: address.kind))/\(address.domain)/\(address.device)"
     // A disk that is let go stays in the store until its toolstack has seen it Closed.
     let isOnline = try client.read("\(base)/online") == "1"
-    guard !isStopping, let state = try? client.state("\(base)/state"), state != .closed || isOnline else { return }
+    guard !isStopping, let state = try? client.state("\(base)/state"), state != .closed || isOnline else {
+      return
+    }
     let disk = Vbd(address, environment: self)
     disks[address] = disk
     log(.information, "found", about: address)
@@ -134,7 +141,9 @@ final class Daemon: VbdEnvironment {
         client = try host.openStore()
         ownDomain = try client.ownDomain()
         try watchKinds()
-        directory.kinds.forEach { directory.note(WatchEvent(path: directory.path(of: $0), token: directory.token(of: $0))) }
+        directory.kinds.forEach {
+          directory.note(WatchEvent(path: directory.path(of: $0), token: directory.token(of: $0)))
+        }
         for disk in disks.values { disk.watchAgain() }
         logger.notice("connected to xenstored again")
         return
@@ -188,7 +197,9 @@ final class Daemon: VbdEnvironment {
   private func answer(_ question: String) -> String {
     switch question {
     case "list":
-      return (try? disks.values.map { DeviceReport($0) }.sorted { ($0.domain, $0.vdev) < ($1.domain, $1.vdev) }.json())
+      return
+        (try? disks.values.map { DeviceReport($0) }.sorted { ($0.domain, $0.vdev) < ($1.domain, $1.vdev) }
+        .json())
         ?? "[]"
     default:
       return "{\"error\": \"unknown question; known is: list\"}"

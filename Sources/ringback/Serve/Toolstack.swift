@@ -1,8 +1,8 @@
 import Blkback
 import RingKit
 
-/// What the toolstack does for a disk: its nodes, written and taken away. `xl` does the same with a hotplug script
-/// in between (libxl_disk.c, device_disk_add); these verbs serve machines without one.
+/// What the toolstack does for a disk: its nodes, written and taken away. `xl` does the same with a hotplug
+/// script in between (libxl_disk.c, device_disk_add); these verbs serve machines without one.
 struct Toolstack {
   let store: StoreClient
   let backendDomain: DomainID
@@ -14,8 +14,8 @@ struct Toolstack {
     self.kind = kind
   }
 
-  /// Value of the node that marks a device as written here. The daemon takes such a device's nodes away when its
-  /// domain is gone, because no other toolstack knows of them.
+  /// Value of the node that marks a device as written here. The daemon takes such a device's nodes away when
+  /// its domain is gone, because no other toolstack knows of them.
   static let mark = (name: "toolstack", value: "ringback")
 
   func backendPath(_ domain: DomainID, _ device: VirtualDevice) -> String {
@@ -34,7 +34,8 @@ struct Toolstack {
       throw CommandError("there is no domain \(domain); `xl list` shows those that run")
     }
     if let state = try store.state("\(backend)/state") {
-      throw CommandError("\(device) is already attached to domain \(domain) (state \(state)); detach it first")
+      throw CommandError(
+        "\(device) is already attached to domain \(domain) (state \(state)); detach it first")
     }
     try store.transaction { tree throws(StoreError) in
       try tree.remove(frontend)
