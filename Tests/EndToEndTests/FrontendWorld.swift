@@ -53,10 +53,12 @@ final class FrontendWorld {
     "\(Self.kindPath)/\(domain)/\(device)"
   }
 
-  /// Makes a sparse image and the nodes of a disk, as a toolstack does (libxl_disk.c, device_disk_add).
+  /// Makes a sparse image and the nodes of a disk, as a toolstack does (libxl_disk.c, device_disk_add); `nodes` are
+  /// nodes of the backend that it writes otherwise, or not at all (nil).
   @discardableResult
   func addDisk(
-    _ domain: DomainID = guest, _ device: UInt32 = device, byteCount: Int = 8 << 20, writable: Bool = true
+    _ domain: DomainID = guest, _ device: UInt32 = device, byteCount: Int = 8 << 20, writable: Bool = true,
+    nodes: [String: String?] = [:]
   ) throws -> String {
     let image = path("\(domain)-\(device).img")
     guard FileManager.default.createFile(atPath: image, contents: nil) else {
@@ -87,12 +89,18 @@ final class FrontendWorld {
       for (name, value) in [
         ("frontend", front), ("frontend-id", "\(domain)"), ("online", "1"), ("mode", writable ? "w" : "r"),
         ("params", "raw:\(image)"), ("state", "1"),
-      ] {
+      ] where nodes[name] == nil {
         try tree.write("\(back)/\(name)", value)
+      }
+      for (name, value) in nodes {
+        if let value { try tree.write("\(back)/\(name)", value) }
       }
     }
     return image
   }
+
+  /// Writes one node of the usual disk's backend, as a toolstack or its script does.
+  func write(_ name: String, _ value: String) throws { try toolstack.write("\(backendPath())/\(name)", value) }
 
   /// Asks for the disk's end, as a toolstack does.
   func detach(_ domain: DomainID = guest, _ device: UInt32 = device) throws {

@@ -35,8 +35,7 @@ public final class BlockQueue: DataQueue {
   private var onDrained: (() -> Void)?
   private var isBroken = false
   private var wasKicked = false
-  private var hasTakenSinceKick = false
-  private var spuriousKicksInRow: UInt64 = 0
+  private var backoff = KickBackoff()
 
   /// Joins an engine and its world. `reportFault` hears once of a frontend that broke the ring's rules.
   init(
@@ -75,7 +74,10 @@ public final class BlockQueue: DataQueue {
       engine.complete(token: done.token, result: done.result, host: &host)
     }
     let turn = engine.run(host: &host)
-    noteKick(tookSomething: engine.takenCount != taken)
+    backoff.note(kicked: wasKicked, tookSomething: engine.takenCount != taken)
+    wasKicked = false
+    engine.counters.kicks = backoff.kickCount
+    engine.counters.spuriousKicks = backoff.spuriousCount
     if engine.counters != before { publishStatistics() }
     if engine.inFlightCount == 0, let onDrained {
       self.onDrained = nil
@@ -89,44 +91,16 @@ public final class BlockQueue: DataQueue {
     case .idle:
       // Only another queue's I/O can free what this one waits for, and nobody tells of that.
       if engine.isStarved { host.runAgain(atNanoseconds: now + 1_000_000) }
-      return .idle(unmaskAfterNanoseconds: unmaskDelayNanoseconds)
+      return .idle(unmaskAfterNanoseconds: backoff.unmaskDelayNanoseconds)
     case .broken(let error):
       if !isBroken {
         isBroken = true
         reportFault(VbdError("the frontend broke the ring: \(error); its requests are no longer served"))
       }
       // A broken ring has nothing to say: its port stays masked for as long as the back-off allows.
-      return .idle(unmaskAfterNanoseconds: Self.longestDelayNanoseconds)
+      return .idle(unmaskAfterNanoseconds: KickBackoff.longestNanoseconds)
     }
   }
-
-  /// Counts kicks without a cause. One whose requests an earlier turn has taken already had a cause: it was
-  /// only slower than the completion that brought that turn.
-  private func noteKick(tookSomething: Bool) {
-    if tookSomething {
-      hasTakenSinceKick = true
-      spuriousKicksInRow = 0
-    }
-    guard wasKicked else { return }
-    wasKicked = false
-    engine.counters.kicks += 1
-    if !hasTakenSinceKick {
-      engine.counters.spuriousKicks += 1
-      spuriousKicksInRow += 1
-    }
-    hasTakenSinceKick = false
-  }
-
-  /// Kicks that find nothing delay the next: 1 ms, 2 ms, ... up to 1 s (XSA-332's back-off does not reach
-  /// userspace). The first few are free, because a late kick for requests already taken is ordinary.
-  private var unmaskDelayNanoseconds: UInt64 {
-    guard spuriousKicksInRow > Self.freeSpuriousKicks else { return 0 }
-    let exponent = min(spuriousKicksInRow - Self.freeSpuriousKicks - 1, 10)
-    return min(1_000_000 << exponent, Self.longestDelayNanoseconds)
-  }
-
-  private static var freeSpuriousKicks: UInt64 { 8 }
-  private static var longestDelayNanoseconds: UInt64 { 1_000_000_000 }
 
   private func publishStatistics() {
     statistics.publish(

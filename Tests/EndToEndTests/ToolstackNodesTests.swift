@@ -1,0 +1,67 @@
+import Blkback
+import Frontends
+import RingKit
+import Testing
+
+/// What a toolstack may write wrong: the disk is refused in words, and its neighbour is served.
+@Suite(.serialized, .timeLimit(.minutes(2))) struct ToolstackNodesTests {
+  static let refused: [(nodes: [String: String?], words: [String])] = [
+    (["mode": "x"], ["/mode", "\"x\"", "r, w or w!"]),
+    (["params": nil], ["/params", "missing"]),
+    (["params": ""], ["/params", "missing"]),
+    (["params": "disk.img"], ["/params", "disk.img"]),
+    (["params": "raw:disk.img"], ["disk.img", "absolute"]),
+    (["params": "vhd:/srv/disk.vhd"], ["vhd", "raw"]),
+    (["params": "raw:/nonexistent/disk.img"], ["/nonexistent/disk.img"]),
+    (["removable": "maybe"], ["/removable", "maybe", "0 or 1"]),
+    (["frontend": "/local/domain/8/device/vbd/51712"], ["/frontend", "/local/domain/7/"]),
+    (["frontend": nil], ["/frontend", "missing"]),
+    (["frontend-id": "8"], ["/frontend-id", "7"]),
+    (["frontend-id": "0x7"], ["/frontend-id", "0x7"]),
+  ]
+
+  @Test(arguments: refused.indices)
+  func aWrongNodeIsToldAndTheNeighbourServed(index: Int) throws {
+    let (nodes, words) = Self.refused[index]
+    let world = try FrontendWorld()
+    let other = FrontendWorld.device + 16
+    try world.addDisk(FrontendWorld.guest, other, nodes: nodes)
+    try world.addDisk()
+    let frontend = try world.connected()
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
+    let lines = world.daemon.lines.filter { $0.disk.device == other && $0.severity == .failure }
+    let line = try #require(lines.first?.message, "nothing was told; the log: \(world.daemon.lines)")
+    for word in words { #expect(line.contains(word), "\(line)") }
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func aDiskWithAScriptWaitsForIt() throws {
+    let world = try FrontendWorld()
+    try world.addDisk(nodes: ["script": "/etc/xen/scripts/block-tap"])
+    let frontend = try world.frontend()
+    let early = #expect(throws: BlockFrontendError.self) { try frontend.connect(timeoutMilliseconds: 300) }
+    guard case .timedOut = early else {
+      Issue.record("\(String(describing: early))")
+      return
+    }
+    // libxl has to see InitWait, whatever the frontend has written meanwhile.
+    #expect(try frontend.backendState() == .initWait)
+    try world.write("hotplug-status", "connected")
+    try frontend.connect(timeoutMilliseconds: worldMilliseconds)
+    #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func kicksWithoutACauseDisturbNobody() throws {
+    let world = try FrontendWorld()
+    try world.addDisk()
+    let frontend = try world.connected()
+    let queue = try frontend.queue()
+    for _ in 0..<20_000 { try frontend.kick(queue) }
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+}
