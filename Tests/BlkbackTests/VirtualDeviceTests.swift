@@ -5,7 +5,8 @@ import Testing
   /// Names and numbers of docs/man/xen-vbd-interface.7 and libxl.
   static let known: [(name: String, number: UInt32)] = [
     ("xvda", 51712), ("xvda1", 51713), ("xvdb", 51728), ("xvdp15", 51967), ("xvdq", 268_439_552),
-    ("xvda16", 268_435_472), ("xvdaa", 268_442_112), ("hda", 768), ("hdb", 832), ("hdc1", 5633), ("sda", 2048),
+    ("xvda16", 268_435_472), ("xvdaa", 268_442_112), ("hda", 768), ("hdb", 832), ("hdc1", 5633),
+    ("sda", 2048),
     ("sdb3", 2067),
   ]
 
@@ -25,8 +26,10 @@ import Testing
   }
 
   @Test(arguments: [
-    "", "xvd", "xvda-1", "xvdA", "foo", "hde", "sdq", "hda64", "sda16", "-1", "+1", "4294967296", "536870912", "0x", "0xzz",
-    "xvda999", "xvda99999999999", "d", "dp1", "d0p", "xvdzzzzz", "d99999999999", " xvda", "xvda ", "xvdé", "٣",
+    "", "xvd", "xvda-1", "xvdA", "foo", "hde", "sdq", "hda64", "sda16", "-1", "+1", "4294967296", "536870912",
+    "0x", "0xzz",
+    "xvda999", "xvda99999999999", "d", "dp1", "d0p", "xvdzzzzz", "d99999999999", " xvda", "xvda ", "xvdé",
+    "٣",
   ])
   func whatIsNoDiskIsRefused(text: String) {
     #expect(VirtualDevice(text) == nil)

@@ -53,8 +53,8 @@ final class FrontendWorld {
     "\(Self.kindPath)/\(domain)/\(device)"
   }
 
-  /// Makes a sparse image and the nodes of a disk, as a toolstack does (libxl_disk.c, device_disk_add); `nodes` are
-  /// nodes of the backend that it writes otherwise, or not at all (nil).
+  /// Makes a sparse image and the nodes of a disk, as a toolstack does (libxl_disk.c, device_disk_add);
+  /// `nodes` are nodes of the backend that it writes otherwise, or not at all (nil).
   @discardableResult
   func addDisk(
     _ domain: DomainID = guest, _ device: UInt32 = device, byteCount: Int = 8 << 20, writable: Bool = true,
@@ -100,7 +100,9 @@ final class FrontendWorld {
   }
 
   /// Writes one node of the usual disk's backend, as a toolstack or its script does.
-  func write(_ name: String, _ value: String) throws { try toolstack.write("\(backendPath())/\(name)", value) }
+  func write(_ name: String, _ value: String) throws {
+    try toolstack.write("\(backendPath())/\(name)", value)
+  }
 
   /// Asks for the disk's end, as a toolstack does.
   func detach(_ domain: DomainID = guest, _ device: UInt32 = device) throws {

@@ -1,5 +1,5 @@
-/// Slows down a frontend that sends events without a cause: each such event delays the next unmasking of its port,
-/// 1 ms, 2 ms, and so on up to 1 s (XSA-332; the kernel's own back-off does not reach userspace).
+/// Slows down a frontend that sends events without a cause: each such event delays the next unmasking of its
+/// port, 1 ms, 2 ms, and so on up to 1 s (XSA-332; the kernel's own back-off does not reach userspace).
 @frozen
 public struct KickBackoff: BitwiseCopyable, Sendable {
   /// Events without a cause in a row that cost nothing: a late one now and then is ordinary.
