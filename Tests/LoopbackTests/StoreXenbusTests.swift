@@ -197,8 +197,12 @@ import Testing
     _ = try daemon.store.read("domid")
     while let event = try daemon.store.nextWatchEvent() { daemon.directory.note(event) }
     let disk = DeviceAddress(kind: "vbd3", domain: DomainID(rawValue: 5), device: 51712)
-    #expect(daemon.directory.next() == .read(disk))
-    #expect(daemon.directory.next() == nil)
+    var pending: [BackendDirectory.Work] = []
+    while let work = daemon.directory.next() { pending.append(work) }
+    // One listing may be left of the plugging; the flood itself leaves one reading.
+    #expect(pending.filter { $0 == .read(disk) }.count == 1)
+    #expect(pending.filter { $0 != .read(disk) && $0 != .scan(kind: "vbd3") }.isEmpty)
+    #expect(pending.count <= 2)
     daemon.directory.note(disk)
     try daemon.run(until: "Closed") { try guest.state("\(Self.back)/state") == .closed }
   }
