@@ -20,14 +20,14 @@ final class FrontendDaemon: Sendable {
   }
 
   private let log = Mutex<[LogLine]>([])
-  private let inbox: Inbox<Message>
+  private let inbox: Mailbox<Message>
   private let opened = DispatchSemaphore(value: 0)
   private let ended = DispatchSemaphore(value: 0)
   private let failure = Mutex<String?>(nil)
 
   /// Starts serving; throws when it cannot open what it needs.
   init(hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int) throws {
-    inbox = try Inbox()
+    inbox = try Mailbox(waiting: .polling)
     let thread = Thread { [self] in
       do {
         let control = try Control(

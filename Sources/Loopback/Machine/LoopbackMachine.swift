@@ -46,7 +46,7 @@ public final class LoopbackMachine: Sendable {
       throw HostError("loopback needs a kernel with 4 KiB pages: a grant is one such page")
     }
     path = Self.socketPath(in: directory)
-    Self.raiseDescriptorLimit()
+    DescriptorLimit.raise()
     do {
       if unsafe mkdir(directory, 0o700) != 0 && errno != EEXIST {
         throw SystemError(call: "mkdir \(directory)", errno: errno)
@@ -77,14 +77,6 @@ public final class LoopbackMachine: Sendable {
   }
 
   deinit { stop() }
-
-  /// Each share takes a descriptor of this process, and 1024 (the usual soft limit) are few.
-  private static func raiseDescriptorLimit() {
-    var limit = rlimit()
-    guard unsafe getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return }
-    limit.rlim_cur = max(limit.rlim_cur, min(limit.rlim_max, 65536))
-    _ = unsafe setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
-  }
 
   /// A socket file that nobody listens at is what a killed machine left behind.
   private static func removeStaleSocket(_ path: String) throws(SystemError) {

@@ -36,14 +36,14 @@ public final class DataLoop<Queue: DataQueue> {
   // between init and the end of `windDown`, which waits for that request.
   @usableFromInline let state: UnsafeMutablePointer<State>
   @usableFromInline let table: QueueTable<Queue>
-  let mailbox: Mailbox<DataLoop<Queue>>
+  let mailbox: Mailbox<@Sendable (DataLoop<Queue>) -> Void>
   private let eventDescriptor: Int32
   @usableFromInline private(set) var failure: SystemError?
 
   @usableFromInline
   init(
     number: Int, hypervisor: any Hypervisor, configuration: DataThreadConfiguration,
-    mailbox: Mailbox<DataLoop<Queue>>
+    mailbox: Mailbox<@Sendable (DataLoop<Queue>) -> Void>
   ) throws(HostError) {
     self.number = number
     self.mailbox = mailbox

@@ -72,7 +72,7 @@ public final class DataThread<Queue: DataQueue>: Sendable {
 /// The parts of a data thread that do not depend on its queues.
 @usableFromInline
 final class DataThreadCore<Loop>: Sendable {
-  let mailbox: Mailbox<Loop>
+  let mailbox: Mailbox<@Sendable (Loop) -> Void>
   let thread: OSThread
   private let outcome: Outcome
 
@@ -82,11 +82,11 @@ final class DataThreadCore<Loop>: Sendable {
 
   @usableFromInline
   init(
-    number: Int, open: @escaping @Sendable (Mailbox<Loop>) throws(HostError) -> Loop,
+    number: Int, open: @escaping @Sendable (Mailbox<@Sendable (Loop) -> Void>) throws(HostError) -> Loop,
     run: @escaping @Sendable (Loop) -> SystemError?
   ) throws(HostError) {
     do {
-      let mailbox = try Mailbox<Loop>()
+      let mailbox = try Mailbox<@Sendable (Loop) -> Void>(waiting: .ringReads)
       let outcome = Outcome()
       let opened = Handoff<HostError?>()
       self.mailbox = mailbox

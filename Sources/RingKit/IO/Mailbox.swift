@@ -2,10 +2,15 @@ import CUring
 import Glibc
 import Synchronization
 
-/// Work that other threads hand to a loop, in order; behind an eventfd which the loop's ring reads.
-@usableFromInline
-final class Mailbox<Owner>: Sendable {
-  typealias Message = @Sendable (Owner) -> Void
+/// Messages that any thread hands to one thread, in order, announced through a descriptor.
+public final class Mailbox<Message: Sendable>: Sendable {
+  /// How the owner waits for messages.
+  public enum Waiting: Sendable {
+    /// It polls ``descriptor``, which does not block.
+    case polling
+    /// Its io_uring reads the counter from ``descriptor``, which blocks: a read that failed would not wait.
+    case ringReads
+  }
 
   private struct State {
     var messages: [Message] = []
@@ -13,18 +18,23 @@ final class Mailbox<Owner>: Sendable {
   }
 
   private let state = Mutex(State())
-  /// Readable when there are messages. Blocking, or a read through io_uring would fail instead of waiting.
-  let descriptor: Int32
+  private let waiting: Waiting
+  /// Readable when there are messages.
+  public let descriptor: Int32
 
-  init() throws(SystemError) {
-    descriptor = eventfd(0, Int32(EFD_CLOEXEC))
+  /// An empty box.
+  public init(waiting: Waiting) throws(SystemError) {
+    self.waiting = waiting
+    descriptor = eventfd(0, Int32(EFD_CLOEXEC) | (waiting == .polling ? Int32(EFD_NONBLOCK) : 0))
     guard descriptor >= 0 else { throw SystemError(call: "eventfd", errno: errno) }
   }
 
   deinit { close(descriptor) }
 
-  /// Adds a message; `last` closes the box behind it. False when it is closed: the message will not run.
-  func post(last: Bool = false, _ message: @escaping Message) -> Bool {
+  /// Adds a message; `last` closes the box behind it. False when it is closed: the message will not be read. Never
+  /// waits.
+  @discardableResult
+  public func post(last: Bool = false, _ message: Message) -> Bool {
     let (accepted, wasEmpty) = state.withLock { state in
       guard state.isOpen else { return (false, false) }
       let wasEmpty = state.messages.isEmpty
@@ -38,8 +48,13 @@ final class Mailbox<Owner>: Sendable {
   }
 
   /// Takes all messages out.
-  func take() -> [Message] {
-    state.withLock { state in
+  public func take() -> [Message] {
+    if waiting == .polling {
+      var count: eventfd_t = 0
+      // Sound: one counter is read into a local variable.
+      _ = unsafe eventfd_read(descriptor, &count)
+    }
+    return state.withLock { state in
       let messages = state.messages
       state.messages = []
       return messages
@@ -47,5 +62,5 @@ final class Mailbox<Owner>: Sendable {
   }
 
   /// Accepts nothing from here on.
-  func closeForGood() { state.withLock { $0.isOpen = false } }
+  public func closeForGood() { state.withLock { $0.isOpen = false } }
 }

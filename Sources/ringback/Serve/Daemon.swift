@@ -25,7 +25,7 @@ final class Daemon: VbdEnvironment {
   private let configuration: DaemonConfiguration
   private let logger: Logger
   private let signals: TerminationSignals
-  private let inbox: Inbox<(DeviceAddress, VbdEvent)>
+  private let inbox: Mailbox<(DeviceAddress, VbdEvent)>
   private var client: StoreClient
   private(set) var ownDomain: DomainID
   private var directory: BackendDirectory
@@ -45,6 +45,7 @@ final class Daemon: VbdEnvironment {
     signals = try TerminationSignals()
     // libxenstore sets and restores this signal's action around each call.
     signal(SIGPIPE, SIG_IGN)
+    DescriptorLimit.raise()
     client = try host.openStore()
     ownDomain = try client.ownDomain()
     directory = BackendDirectory(backend: ownDomain, kinds: configuration.kinds)
@@ -54,7 +55,7 @@ final class Daemon: VbdEnvironment {
     threads = try (0..<configuration.threadCount).map {
       try DataThread<BlockQueue>(number: $0, hypervisor: host, configuration: sizes)
     }
-    let inbox = try Inbox<(DeviceAddress, VbdEvent)>()
+    let inbox = try Mailbox<(DeviceAddress, VbdEvent)>(waiting: .polling)
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
     socket = try ControlSocket(path: configuration.controlSocketPath)
