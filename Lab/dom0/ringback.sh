@@ -28,8 +28,8 @@ daemon_gone() { [ ! -e "/proc/$1" ]; }
 backend_last_words() { echo "status $(cat /run/lab/daemon.status 2>/dev/null), $(tail -1 /run/lab/daemon.log)"; }
 
 # backend_attach DOMAIN VDEV IMAGE MODE
-backend_attach() { "$ringback" attach --domain "$1" --vdev "$2" --kind $backend_kind --mode "$4" "$3"; }
-backend_detach() { "$ringback" detach --domain "$1" --vdev "$2" --kind $backend_kind; }
+backend_attach() { "$ringback" attach --domain "$1" --vdev "$2" --kind $backend_kind --mode "$4" --timeout 60 "$3"; }
+backend_detach() { "$ringback" detach --domain "$1" --vdev "$2" --kind $backend_kind --timeout 60; }
 
 # the daemon itself has to notice that a domain is gone
 backend_forget() { :; }
