@@ -36,7 +36,7 @@ backend_forget() { :; }
 
 # backend_counter DOMAIN VDEV NAME
 backend_counter() {
-  "$ringback" list --json | jq -e --argjson domain "$1" --argjson vdev "$(vdev_number "$2")" --arg name "$3" \
+  "$ringback" list --json | jq --argjson domain "$1" --argjson vdev "$(vdev_number "$2")" --arg name "$3" \
     '.[] | select(.domain == $domain and .vdev == $vdev) | .statistics[$name]'
 }
 
