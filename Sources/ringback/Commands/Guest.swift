@@ -181,12 +181,6 @@ struct GuestReport: Codable {
     readOnly = frontend.disk?.isReadOnly ?? false
   }
 
-  func json() throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    return String(decoding: try encoder.encode(self), as: UTF8.self)
-  }
-
   var text: String {
     var lines = [
       "\(disk): \(sectors * 512 / 1_048_576) MiB from \(backend)",

@@ -59,12 +59,3 @@ struct DeviceReport: Codable, Equatable {
     }
   }
 }
-
-extension [DeviceReport] {
-  /// The reports as JSON, keys sorted, so that two runs compare.
-  func json() throws -> String {
-    let encoder = JSONEncoder()
-    encoder.outputFormatting = [.prettyPrinted, .sortedKeys, .withoutEscapingSlashes]
-    return String(decoding: try encoder.encode(self), as: UTF8.self)
-  }
-}
