@@ -5,9 +5,10 @@ backend_kind=vbd3
 ringback=/disk/lab/ringback
 
 backend_start() {
+  rm -f /run/lab/daemon.status
   # in a session of its own, so that the end of the scenario does not end it
   setsid bash -c '"$@" & echo $! >/run/lab/daemon.pid; wait $!; echo $? >/run/lab/daemon.status' daemon \
-    "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug </dev/null >/run/lab/daemon.log 2>&1 &
+    "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug </dev/null >>/run/lab/daemon.log 2>&1 &
   await 30 daemon_answers
 }
 
