@@ -13,6 +13,8 @@ import Testing
     (["params": "raw:disk.img"], ["disk.img", "absolute"]),
     (["params": "vhd:/srv/disk.vhd"], ["vhd", "raw"]),
     (["params": "raw:/nonexistent/disk.img"], ["/nonexistent/disk.img"]),
+    (["params": "memory:1000"], ["1000", "4096"]),
+    (["params": "null:"], ["/params", "64M"]),
     (["removable": "maybe"], ["/removable", "maybe", "0 or 1"]),
     (["frontend": "/local/domain/8/device/vbd/51712"], ["/frontend", "/local/domain/7/"]),
     (["frontend": nil], ["/frontend", "missing"]),
@@ -33,6 +35,32 @@ import Testing
     let line = try #require(lines.first?.message, "nothing was told; the log: \(world.daemon.lines)")
     for word in words { #expect(line.contains(word), "\(line)") }
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test(arguments: ["memory:8M", "null:8M"])
+  func disksWithoutAFileAreServed(parameters: String) throws {
+    let world = try FrontendWorld()
+    try world.addDisk(nodes: ["params": parameters])
+    for persistent in [true, false] {
+      var options = BlockFrontendOptions()
+      options.persistentGrants = persistent
+      let frontend = try world.connected(options)
+      #expect(frontend.disk?.sectorCount == 8 << 11)
+      var load = BlockWorkload()
+      load.readPercent = 50
+      load.queueDepth = 32
+      load.blockByteCount = 6144
+      load.requestCount = 2000
+      load.writesBetweenFlushes = 50
+      if parameters.hasPrefix("memory") {
+        try load.run(on: frontend, model: DiskModel(sectorCount: 8 << 11, seed: 1)).expectIntegrity()
+      } else {
+        let result = try load.run(on: frontend)
+        #expect(result.requests >= 2000 && result.errors == 0)
+      }
+      try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    }
     try world.stop()
   }
 

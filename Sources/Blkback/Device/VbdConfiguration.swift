@@ -5,6 +5,21 @@ public import RingKit
 public enum ImageFormat: String, Sendable, CaseIterable {
   /// The file's or device's bytes are the disk's bytes.
   case raw
+  /// A disk that forgets what is written and reads as zeros, for measurements. Its path is a size.
+  case null
+  /// A disk in memory that is gone when it is detached, for tests and measurements. Its path is a size.
+  case memory
+
+  /// Bytes of a disk without a file: a decimal number, with K, M or G for 2^10, 2^20 or 2^30 of them. Nil for
+  /// anything else, and for what is no positive multiple of 4096.
+  public static func byteCount(_ text: String) -> UInt64? {
+    let shifts: [Character: UInt64] = ["K": 10, "M": 20, "G": 30]
+    let shift = text.last.flatMap { shifts[$0] }
+    let digits = shift == nil ? text : String(text.dropLast())
+    guard let number = StoreValue.decimal(digits, in: 1...UInt64(1) << 40) else { return nil }
+    let (bytes, overflow) = number.multipliedReportingOverflow(by: 1 << (shift ?? 0))
+    return overflow || bytes % 4096 != 0 || bytes > 1 << 50 ? nil : bytes
+  }
 }
 
 /// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus
@@ -55,6 +70,13 @@ public struct VbdConfiguration: Equatable, Sendable {
     }
     let name = parameters[..<colon]
     let path = String(parameters[parameters.index(after: colon)...])
+    if let format = ImageFormat(rawValue: String(name)), format != .raw {
+      guard ImageFormat.byteCount(path) != nil else {
+        throw VbdError(
+          "\(node) gives the size \"\(path)\"; it has to be a multiple of 4096 bytes, such as 64M")
+      }
+      return (format, path)
+    }
     guard path.hasPrefix("/") else {
       throw VbdError("\(node) names the image \"\(path)\"; the path has to be absolute")
     }

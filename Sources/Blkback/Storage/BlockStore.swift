@@ -12,15 +12,18 @@ public enum BlockStore: Sendable {
 
   /// Opens the image of `configuration`.
   public static func open(_ configuration: VbdConfiguration) throws(VbdError) -> BlockStore {
-    do throws(StorageError) {
+    let byteCount = ImageFormat.byteCount(configuration.imagePath) ?? 0
+    do {
       switch configuration.format {
       case .raw:
         return .file(
           try StorageFile.open(
             path: configuration.imagePath, readOnly: !configuration.isWritable, direct: .preferred))
+      case .null: return .null(byteCount: byteCount)
+      case .memory: return .memory(try MemoryDisk(byteCount: Int(byteCount)))
       }
     } catch {
-      throw VbdError(error)
+      throw VbdError("\(error)")
     }
   }
 

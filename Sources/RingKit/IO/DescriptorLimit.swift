@@ -2,7 +2,8 @@ import Glibc
 
 /// The process's limit of open descriptors.
 public enum DescriptorLimit {
-  /// Raises the soft limit towards the hard one, to at most 65536: 1024, the usual one, are few for many disks.
+  /// Raises the soft limit towards the hard one, to at most 65536: 1024, the usual one, are few for many
+  /// disks.
   public static func raise() {
     var limit = rlimit()
     // Sound: the structure is a local variable, passed for the duration of each call.

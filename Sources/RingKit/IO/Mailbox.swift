@@ -31,8 +31,8 @@ public final class Mailbox<Message: Sendable>: Sendable {
 
   deinit { close(descriptor) }
 
-  /// Adds a message; `last` closes the box behind it. False when it is closed: the message will not be read. Never
-  /// waits.
+  /// Adds a message; `last` closes the box behind it. False when it is closed: the message will not be read.
+  /// Never waits.
   @discardableResult
   public func post(last: Bool = false, _ message: Message) -> Bool {
     let (accepted, wasEmpty) = state.withLock { state in

@@ -24,7 +24,11 @@ struct Attach: ParsableCommand {
   @Flag(name: .customLong("no-wait"), help: "Do not wait for the daemon.")
   var noWait = false
 
-  @Argument(help: "The raw image file or block device.")
+  @Argument(
+    help: ArgumentHelp(
+      "The raw image file or block device.",
+      discussion:
+        "Or null:SIZE, a disk that forgets, or memory:SIZE, one in memory; for tests and measurements."))
   var image: String
 
   enum DiskMode: String, CaseIterable, ExpressibleByArgument {
@@ -36,15 +40,22 @@ struct Attach: ParsableCommand {
     guard (1...3600).contains(timeout) else { throw ValidationError("--timeout is 1 to 3600 seconds") }
   }
 
-  func run() throws {
+  /// The node that names the image. The daemon judges it for good; a mistyped path is better told here,
+  /// before any node is written.
+  private func imageParameters() throws -> String {
+    for format in [ImageFormat.null, .memory] where image.hasPrefix("\(format.rawValue):") { return image }
     let path = URL(filePath: image).standardizedFileURL.path
-    // The daemon judges the image for good; a mistyped path is better told here, before any node is written.
     guard FileManager.default.fileExists(atPath: path) else {
       throw CommandError("there is no image \(path)")
     }
+    return "raw:\(path)"
+  }
+
+  func run() throws {
+    let parameters = try imageParameters()
     let toolstack = try Toolstack(host: host.open(), kind: device.kind)
     let (domain, vdev) = (device.domainID, device.vdev.device)
-    try toolstack.attach(domain, vdev, imagePath: path, writable: mode == .w)
+    try toolstack.attach(domain, vdev, parameters: parameters, writable: mode == .w)
     guard !noWait else { return }
     let state: XenbusState?
     do {
@@ -60,7 +71,7 @@ struct Attach: ParsableCommand {
       try toolstack.remove(domain, vdev)
       throw CommandError("the daemon refused \(vdev) of domain \(domain): \(reason)")
     }
-    print("\(vdev) of domain \(domain) serves \(path) (\(mode == .w ? "read and write" : "read only"))")
+    print("\(vdev) of domain \(domain) serves \(parameters) (\(mode == .w ? "read and write" : "read only"))")
   }
 }
 

@@ -27,7 +27,7 @@ struct Toolstack {
   }
 
   /// Writes both ends' nodes in one transaction.
-  func attach(_ domain: DomainID, _ device: VirtualDevice, imagePath: String, writable: Bool) throws {
+  func attach(_ domain: DomainID, _ device: VirtualDevice, parameters: String, writable: Bool) throws {
     let backend = backendPath(domain, device)
     let frontend = frontendPath(domain, device)
     guard try store.exists("/local/domain/\(domain)") else {
@@ -60,7 +60,7 @@ struct Toolstack {
       for (name, value) in [
         ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("removable", "0"),
         ("bootable", "1"), ("dev", "\(device)"), ("type", kind), ("mode", writable ? "w" : "r"),
-        ("device-type", "disk"), ("params", "raw:\(imagePath)"), ("hotplug-status", "connected"), Self.mark,
+        ("device-type", "disk"), ("params", parameters), ("hotplug-status", "connected"), Self.mark,
         ("state", "1"),
       ] {
         try tree.write("\(backend)/\(name)", value)
