@@ -54,11 +54,12 @@ final class FrontendWorld {
   }
 
   /// Makes a sparse image and the nodes of a disk, as a toolstack does (libxl_disk.c, device_disk_add);
-  /// `nodes` are nodes of the backend that it writes otherwise, or not at all (nil).
+  /// `nodes` are nodes of the backend that it writes otherwise, or not at all (nil). `replacing` takes an
+  /// old disk's nodes away in the same transaction, so that nobody sees them gone.
   @discardableResult
   func addDisk(
     _ domain: DomainID = guest, _ device: UInt32 = device, byteCount: Int = 8 << 20, writable: Bool = true,
-    nodes: [String: String?] = [:]
+    nodes: [String: String?] = [:], replacing: Bool = false
   ) throws -> String {
     let image = path("\(domain)-\(device).img")
     guard FileManager.default.createFile(atPath: image, contents: nil) else {
@@ -73,6 +74,7 @@ final class FrontendWorld {
     }
     let (front, back) = ("/local/domain/\(domain)/device/vbd/\(device)", backendPath(domain, device))
     try toolstack.transaction { tree throws(StoreError) in
+      if replacing { for path in [front, back] { try tree.remove(path) } }
       for (path, owner, reader) in [(front, domain, Self.backend), (back, Self.backend, domain)] {
         try tree.makeDirectory(path)
         try tree.setPermissions(

@@ -1,4 +1,5 @@
 import Blkback
+import Foundation
 import Frontends
 import RingKit
 import Testing
@@ -61,6 +62,28 @@ import Testing
       }
       try frontend.close(timeoutMilliseconds: worldMilliseconds)
     }
+    try world.stop()
+  }
+
+  /// A toolstack that swaps disks in one transaction: the daemon sees the new one in the old one's place.
+  @Test func aDiskInTheOldOnesPlaceHasItsOwnImage() throws {
+    let world = try FrontendWorld()
+    let first = try world.addDisk()
+    let second = world.path("second.img")
+    try Data(repeating: 2, count: 4 << 20).write(to: URL(filePath: second))
+    let old = try world.connected()
+    #expect(try old.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
+
+    try world.addDisk(nodes: ["params": "raw:\(second)"], replacing: true)
+    let new = try world.connected()
+    #expect(new.disk?.sectorCount == 4 << 11)
+    let transfer = ImageTransfer()
+    #expect(try transfer.compare(path: second, with: new) == nil)
+    try transfer.copyIn(path: second, to: new)
+    try new.close(timeoutMilliseconds: worldMilliseconds)
+    let untouched = try Data(contentsOf: URL(filePath: first))
+    #expect(untouched.allSatisfy { $0 == 0 })
+    #expect(world.mappedPageCount == 0)
     try world.stop()
   }
 

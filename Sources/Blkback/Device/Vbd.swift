@@ -54,7 +54,7 @@ public final class Vbd {
   /// The toolstack's description, once read.
   public private(set) var configuration: VbdConfiguration?
   private var image: BlockStore?
-  private let health = DiskHealth()
+  private var health = DiskHealth()
   private var connection: BlockConnection?
   private var openingGeneration: UInt32?
   private var drainsWhenOpened = false
@@ -193,7 +193,18 @@ public final class Vbd {
       isRemovable: configuration?.isRemovable ?? false)
   }
 
+  /// Drops what was read of the device. Initialising is what a toolstack writes into a new one, and it may have put
+  /// it into the place of an old one without our seeing the directory gone.
+  private func forgetDescription() {
+    if let nodes {
+      try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
+    }
+    (nodes, configuration, image) = (nil, nil, nil)
+    health = DiskHealth()
+  }
+
   private func publish(from: XenbusState, thenState state: XenbusState) {
+    if from == .initialising { forgetDescription() }
     do throws(VbdError) {
       try write(environment.offer.nodes(for: properties(of: openImage())), from: from, to: state)
     } catch {
