@@ -25,6 +25,14 @@ backend_stop() {
   [ "$(cat /run/lab/daemon.status)" = 0 ]
 }
 
+# backend_kill: the daemon gets no chance to say goodbye
+backend_kill() {
+  local pid
+  pid=$(cat /run/lab/daemon.pid)
+  kill -KILL "$pid"
+  await 30 daemon_gone "$pid"
+}
+
 daemon_gone() { [ ! -e "/proc/$1" ]; }
 backend_last_words() { echo "status $(cat /run/lab/daemon.status 2>/dev/null), $(tail -1 /run/lab/daemon.log)"; }
 
