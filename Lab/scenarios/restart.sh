@@ -15,7 +15,7 @@ start_writer() {
   guest_run g "
     until xenstore-exists data/enough; do
       fio --name=restart --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=$1 --randrepeat=0 \
-        --rw=randwrite --bs=4k --io_size=$((8 + $1))m --size=100% --verify=crc32c --verify_fatal=1 --verify_backlog=64 || exit 1
+        --rw=randwrite --bs=4k --io_size=$((1 + $1))m --size=100% --verify=crc32c --verify_fatal=1 --verify_backlog=64 || exit 1
     done" &
   writer=$!
   await 60 counter_reaches g xvda writes 50
@@ -44,3 +44,4 @@ for time in first second third; do
   expect "the guest goes on after the $time kill -9" await 60 counter_reaches g xvda writes 50
 done
 expect "all that the guest wrote came back" stop_writer
+expect_equal "the disk was Connected all the time" "$(frontend_node g xvda state)" 4
