@@ -44,4 +44,4 @@ for time in first second third; do
   expect "the guest goes on after the $time kill -9" await 60 counter_reaches g xvda writes 50
 done
 expect "all that the guest wrote came back" stop_writer
-expect_equal "the disk was Connected all the time" "$(frontend_node g xvda state)" 4
+expect_equal "the guest still holds the disk Connected" "$(frontend_node g xvda state)" 4
