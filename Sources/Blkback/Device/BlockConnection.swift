@@ -166,7 +166,8 @@ public final class BlockConnection: Sendable {
       let host = RingBlockHost(
         loop: loop, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
         persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
-        vectorCapacity: slots * segments, slots: slots, store: plan.store, health: plan.health)
+        vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
+        slots: slots, store: plan.store, health: plan.health)
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
       guard let key = loop.add(queue) else {

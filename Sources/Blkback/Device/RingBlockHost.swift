@@ -14,8 +14,6 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   private var immediate: [ImmediateCompletion] = []
   /// What the medium demands.
   public let medium: MediumGeometry
-  /// True once a notification found the frontend's port gone.
-  public private(set) var frontendIsGone = false
 
   /// The end of a storage call that the store did at once.
   struct ImmediateCompletion: BitwiseCopyable {
@@ -182,7 +180,7 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     do throws(EventChannelError) {
       try loop.events.notify(identity.port)
     } catch {
-      frontendIsGone = true
+      // The frontend's end is gone: its state in xenstore ends the connection.
     }
   }
 

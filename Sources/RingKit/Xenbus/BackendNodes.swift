@@ -50,7 +50,12 @@ public struct BackendNodes: Hashable, Sendable {
   public var frontendState: String { "\(frontendDirectory)/state" }
   /// Where errors are told, as Linux does it: <backend's
   /// directory>/error/backend/<kind>/<domid>/<devid>/error.
-  public var errorNode: String { "/local/domain/\(backend)/error/backend/\(address)/error" }
+  public var errorNode: String { Self.errorNode(of: address, backend: backend) }
+
+  /// ``errorNode`` of a device whose other nodes need not be in order.
+  public static func errorNode(of address: DeviceAddress, backend: DomainID) -> String {
+    "/local/domain/\(backend)/error/backend/\(address)/error"
+  }
 
   /// True when the hotplug script has said `connected`.
   public func isHotplugConnected(in store: any StoreAccess) throws(StoreError) -> Bool {

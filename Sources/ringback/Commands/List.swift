@@ -27,18 +27,17 @@ struct List: ParsableCommand {
     let own = try store.ownDomain()
     var reports: [DeviceReport] = []
     for kind in kind {
-      let base = "/local/domain/\(own)/backend/\(kind)"
-      for domain in try (store.list(base) ?? []).compactMap({ UInt16($0) }).sorted() {
-        for device in try (store.list("\(base)/\(domain)") ?? []).compactMap({ UInt32($0) }).sorted() {
-          let path = "\(base)/\(domain)/\(device)"
-          let state = try? store.state("\(path)/state")
-          reports.append(
-            DeviceReport(
-              domain: domain, vdev: device, name: VirtualDevice(number: device).description, kind: kind,
-              state: state.map { "\($0)" } ?? "none", image: try store.read("\(path)/params") ?? "",
-              mode: try store.read("\(path)/mode") ?? "",
-              error: try store.read("/local/domain/\(own)/error/backend/\(kind)/\(domain)/\(device)/error")))
-        }
+      var directory = BackendDirectory(backend: own, kinds: [kind])
+      for address in try directory.scan(kind, in: store).appeared {
+        let path = "/local/domain/\(own)/backend/\(address)"
+        let state = try? store.state("\(path)/state")
+        reports.append(
+          DeviceReport(
+            domain: address.domain.rawValue, vdev: address.device,
+            name: VirtualDevice(number: address.device).description, kind: kind,
+            state: state.map { "\($0)" } ?? "none", image: try store.read("\(path)/params") ?? "",
+            mode: try store.read("\(path)/mode") ?? "",
+            error: try store.read(BackendNodes.errorNode(of: address, backend: own))))
       }
     }
     let served = try Self.askDaemon(path: controlSocket ?? host.controlSocketPath)

@@ -93,8 +93,8 @@ struct Toolstack {
   /// The error that the backend or the frontend has left for this device, if any (xenbus_client.c,
   /// xenbus_dev_error).
   func errorText(_ domain: DomainID, _ device: VirtualDevice) throws -> String? {
-    try store.read(
-      "/local/domain/\(backendDomain)/error/backend/\(kind)/\(domain)/\(device.number)/error")
+    let address = DeviceAddress(kind: kind, domain: domain, device: device.number)
+    return try store.read(BackendNodes.errorNode(of: address, backend: backendDomain))
   }
 
   /// Waits until the backend's state satisfies `isReached`, at most `seconds`; watches, never polls.
