@@ -25,7 +25,10 @@ let package = Package(
     .target(name: "CShared"),
     .systemLibrary(name: "CXen"),
     .systemLibrary(name: "CUring"),
-    .target(name: "RingKit", dependencies: ["CShared", "CXen", "CUring"], swiftSettings: settings),
+    .systemLibrary(name: "CAIO"),
+    .systemLibrary(name: "CNBD"),
+    .target(
+      name: "RingKit", dependencies: ["CShared", "CXen", "CUring", "CAIO", "CNBD"], swiftSettings: settings),
     .target(name: "Blkback", dependencies: ["RingKit"], swiftSettings: settings),
     .target(name: "Frontends", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
     .target(name: "Loopback", dependencies: ["RingKit"], swiftSettings: settings),

@@ -196,11 +196,24 @@ public final class SimulatedBlockHost: BlockHost {
     begin(Operation(kind: .flush, token: token, keeps: disk.beginFlush()))
   }
 
+  /// Begins giving a range back; the simulated medium keeps it as it is.
+  public func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
+    begin(Operation(kind: .flush, token: token))
+  }
+
   /// Latches the loss.
   public func fence(errno: Int32) {
     isFenced = true
     if fenceErrno == nil { fenceErrno = errno }
   }
+
+  /// Outcomes told of so far.
+  public private(set) var outcomeCount = 0
+  /// Storage calls begun so far, which is all the time there is.
+  public var now: UInt64 { 0 }
+
+  /// Counts an outcome.
+  public func note(_ outcome: BlockOutcome) { outcomeCount += 1 }
 
   /// Counts an event.
   public func notify() { notifyCount += 1 }

@@ -10,7 +10,7 @@ public struct BlockConnectionPlan: Sendable {
   /// The rules for its requests.
   public var limits: BlockLimits
   /// The bytes.
-  public var store: BlockStore
+  public var store: any BlockStore
   /// Whether they can be trusted.
   public var health: DiskHealth
   /// Bytes of a thread's buffer pool that one queue may hold.
@@ -18,7 +18,7 @@ public struct BlockConnectionPlan: Sendable {
 
   /// Gathers a plan.
   public init(
-    domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: BlockStore,
+    domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: any BlockStore,
     health: DiskHealth, bufferShareByteCount: Int
   ) {
     self.domain = domain
@@ -128,6 +128,7 @@ public final class BlockConnection: Sendable {
     for queue in live {
       let wasAccepted = queue.thread.perform { loop in
         queue.reference.queue?.close {
+          queue.reference.queue?.dispose()
           loop.remove(queue.key)
           queue.reference.queue = nil
           // The loop lets the queue go at the end of its turn; only then are its pages unmapped.
@@ -163,21 +164,31 @@ public final class BlockConnection: Sendable {
         ring: ring, abi: plan.parameters.abi, domain: plan.domain,
         usesPersistentGrants: plan.parameters.usesPersistentGrants,
         validator: RequestValidator(limits: plan.limits))
-      let host = RingBlockHost(
-        loop: loop, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
-        persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
-        vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
-        slots: slots, store: plan.store, health: plan.health)
-      let queue = BlockQueue(
-        engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
-      guard let key = loop.add(queue) else {
+      // A queue's name comes first, because its I/O carries it.
+      guard let key = loop.reserve() else {
         throw VbdError(
           "data thread \(loop.number) owns as many queues as it can; start the daemon with more threads")
       }
+      let channel: any StoreChannel
       do {
-        let port = try loop.bind(key, domain: plan.domain, remotePort: parameters.port)
-        queue.adopt(key: key, port: port)
+        channel = try plan.store.openChannel(StoreChannelPlace(loop: loop, key: key, callCapacity: slots))
       } catch {
+        loop.remove(key)
+        throw error
+      }
+      let host = RingBlockHost(
+        loop: loop, key: key, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
+        persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
+        vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
+        channel: channel, medium: plan.store.geometry, health: plan.health,
+        statistics: statistics[index])
+      let queue = BlockQueue(
+        engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
+      loop.install(queue, as: key)
+      do {
+        queue.adopt(port: try loop.bind(key, domain: plan.domain, remotePort: parameters.port))
+      } catch {
+        queue.dispose()
         loop.remove(key)
         throw error
       }

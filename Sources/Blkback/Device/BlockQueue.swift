@@ -1,30 +1,4 @@
 public import RingKit
-import Synchronization
-
-/// A queue's counters, published by its thread after each turn and read by anyone.
-public final class BlockStatistics: Sendable {
-  /// What can be read.
-  public struct Snapshot: Sendable, Equatable {
-    /// What the queue has done.
-    public var counters = BlockCounters()
-    /// Requests taken and not answered.
-    public var inFlightCount = 0
-    /// Guest pages that are mapped persistently now.
-    public var persistentPageCount = 0
-    /// Guest pages that were mapped since the queue connected.
-    public var mapCount: UInt64 = 0
-  }
-
-  private let state = Mutex(Snapshot())
-
-  /// Nothing done yet.
-  public init() {}
-
-  /// The latest published numbers.
-  public var snapshot: Snapshot { state.withLock { $0 } }
-
-  func publish(_ snapshot: Snapshot) { state.withLock { $0 = snapshot } }
-}
 
 /// One connected queue of a disk, as its data thread runs it.
 public final class BlockQueue: DataQueue {
@@ -49,15 +23,22 @@ public final class BlockQueue: DataQueue {
     self.reportFault = reportFault
   }
 
-  /// Tells the queue under which names its thread runs it.
-  func adopt(key: QueueKey, port: Port) { host.adopt(key: key, port: port) }
+  /// Tells the queue which port is its own, before its first turn.
+  func adopt(port: Port) { host.adopt(port: port) }
+
+  /// Lets go of the store. Nothing is in flight and nothing follows.
+  func dispose() { host.closeChannel() }
 
   /// The frontend's event came.
   public func kicked() { wasKicked = true }
 
   /// An I/O of this queue ended.
   public func completed(token: UInt32, result: Int32) {
-    engine.complete(token: token, result: result, host: &host)
+    if StoreToken.number(token) == nil {
+      engine.complete(token: token, result: result, host: &host)
+    } else {
+      host.channelCompleted(token: token, result: result)
+    }
   }
 
   /// Stops taking requests; `onDrained` is called on the data thread once those taken are finished.
@@ -70,7 +51,7 @@ public final class BlockQueue: DataQueue {
   public func run(now: UInt64) -> QueueTurn {
     let before = engine.counters
     let taken = engine.takenCount
-    while let done = host.takeImmediate() {
+    while let done = host.nextCompletion() {
       engine.complete(token: done.token, result: done.result, host: &host)
     }
     let turn = engine.run(host: &host)
@@ -85,7 +66,7 @@ public final class BlockQueue: DataQueue {
       onDrained()
       return .idle(unmaskAfterNanoseconds: 0)
     }
-    if host.hasImmediate { return .again }
+    if host.hasCompletions { return .again }
     switch turn {
     case .more: return .again
     case .idle:

@@ -3,75 +3,52 @@ public import RingKit
 /// The real world of one block queue: a data thread's io_uring, grants, events and buffers, and a store.
 public struct RingBlockHost: BlockHost, ~Copyable {
   private let loop: DataLoop<BlockQueue>
-  private var identity: Identity?
+  private let key: QueueKey
+  private var port: Port?
   private var share: BufferShare
   private var persistent: PersistentGrants
   private var vectors: IOVectorTable
-  private let store: BlockStore
-  private let file: IOFile
+  private let channel: any StoreChannel
   private let health: DiskHealth
-  /// Ends of storage calls that needed no waiting, to be delivered at the next turn.
-  private var immediate: [ImmediateCompletion] = []
+  private let statistics: BlockStatistics
   /// What the medium demands.
   public let medium: MediumGeometry
 
-  /// The end of a storage call that the store did at once.
-  struct ImmediateCompletion: BitwiseCopyable {
-    var token: UInt32
-    var result: Int32
-  }
-
-  /// What the queue's thread calls the queue, known once the thread has taken it over.
-  private struct Identity {
-    var key: QueueKey
-    var port: Port
-  }
-
-  /// Gathers what a queue with `slots` slots needs on the thread that owns it.
+  /// Gathers what a queue needs on the thread that owns it.
   init(
-    loop: DataLoop<BlockQueue>, share: BufferShare, persistent: consuming PersistentGrants,
-    vectorCapacity: Int, slots: Int,
-    store: BlockStore, health: DiskHealth
+    loop: DataLoop<BlockQueue>, key: QueueKey, share: BufferShare, persistent: consuming PersistentGrants,
+    vectorCapacity: Int, channel: any StoreChannel, medium: MediumGeometry, health: DiskHealth,
+    statistics: BlockStatistics
   ) {
     self.loop = loop
+    self.key = key
     self.share = share
     self.persistent = persistent
     vectors = IOVectorTable(capacity: vectorCapacity)
-    self.store = store
+    self.channel = channel
+    self.medium = medium
     self.health = health
-    medium = store.geometry
-    file =
-      switch store {
-      case .file(let file): loop.ring.register(descriptor: file.descriptor)
-      case .null, .memory: IOFile(descriptor: -1)
-      }
-    immediate.reserveCapacity(slots)
+    self.statistics = statistics
   }
 
-  deinit {
-    if case .file = store { loop.ring.unregister(file) }
-  }
+  /// Tells the host where the frontend is signalled, before the first turn.
+  mutating func adopt(port: Port) { self.port = port }
 
-  /// Tells the host under which names the thread runs the queue, before the first turn.
-  mutating func adopt(key: QueueKey, port: Port) { identity = Identity(key: key, port: port) }
+  /// Lets go of the store.
+  func closeChannel() { channel.close() }
 
-  /// The name of an I/O on the thread's ring.
-  private func name(_ token: UInt32) -> UInt64 {
-    guard let identity else {
-      preconditionFailure("a queue does nothing before its thread has taken it over")
-    }
-    return identity.key.token(token)
-  }
+  /// Delivers the end of an I/O of the store's own.
+  func channelCompleted(token: UInt32, result: Int32) { channel.completed(token: token, result: result) }
 
-  /// The next end of a storage call that needed no waiting.
-  mutating func takeImmediate() -> ImmediateCompletion? { immediate.popLast() }
+  /// The next end of a storage call that was no completion of the ring's.
+  func nextCompletion() -> StoreCompletion? { channel.nextCompletion() }
 
   /// Whether ends of storage calls wait to be delivered.
-  var hasImmediate: Bool { !immediate.isEmpty }
+  var hasCompletions: Bool { channel.hasCompletions }
 
   /// Has the queue run once more at `nanoseconds` of CLOCK_MONOTONIC.
   func runAgain(atNanoseconds nanoseconds: UInt64) {
-    if let identity { loop.schedule(identity.key, atNanoseconds: nanoseconds) }
+    loop.schedule(key, atNanoseconds: nanoseconds)
   }
 
   /// Pages mapped persistently now.
@@ -111,81 +88,38 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// Begins a read.
   public mutating func read(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
-    switch store {
-    case .file:
-      let vector = vectors[firstVector]
-      if vectorCount > 1 {
-        loop.ring.readv(
-          file, at: offset, into: vectors, first: firstVector, count: vectorCount, token: name(token))
-      } else if loop.pool.contains(vector) {
-        loop.readPooled(file, at: offset, into: vector, token: name(token))
-      } else {
-        loop.ring.read(file, at: offset, into: vector, token: name(token))
-      }
-    case .null:
-      for index in firstVector..<firstVector + vectorCount where loop.pool.contains(vectors[index]) {
-        // A private buffer may hold another guest's bytes; a guest's own page may stay as it is.
-        loop.pool.zero(vectors[index])
-      }
-      finishAtOnce(token, firstVector: firstVector, vectorCount: vectorCount)
-    case .memory(let disk):
-      var position = offset
-      for index in firstVector..<firstVector + vectorCount {
-        disk.read(at: position, into: vectors[index])
-        position += UInt64(vectors[index].length)
-      }
-      finishAtOnce(token, firstVector: firstVector, vectorCount: vectorCount)
-    }
+    channel.read(token: token, into: vectors, first: firstVector, count: vectorCount, offset: offset)
   }
 
   /// Begins a write.
   public mutating func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
-    switch store {
-    case .file:
-      let vector = vectors[firstVector]
-      if vectorCount > 1 {
-        loop.ring.writev(
-          file, at: offset, from: vectors, first: firstVector, count: vectorCount, token: name(token))
-      } else if loop.pool.contains(vector) {
-        loop.writePooled(file, at: offset, from: vector, token: name(token))
-      } else {
-        loop.ring.write(file, at: offset, from: vector, token: name(token))
-      }
-    case .null:
-      finishAtOnce(token, firstVector: firstVector, vectorCount: vectorCount)
-    case .memory(let disk):
-      var position = offset
-      for index in firstVector..<firstVector + vectorCount {
-        disk.write(at: position, from: vectors[index])
-        position += UInt64(vectors[index].length)
-      }
-      finishAtOnce(token, firstVector: firstVector, vectorCount: vectorCount)
-    }
+    channel.write(token: token, from: vectors, first: firstVector, count: vectorCount, offset: offset)
   }
 
   /// Begins a flush.
-  public mutating func flush(token: UInt32) {
-    switch store {
-    case .file: loop.ring.fsync(file, dataOnly: true, token: name(token))
-    case .null, .memory: immediate.append(ImmediateCompletion(token: token, result: 0))
-    }
+  public mutating func flush(token: UInt32) { channel.flush(token: token) }
+
+  /// Begins giving a range back.
+  public mutating func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
+    channel.discard(token: token, offset: offset, byteCount: byteCount, isSecure: isSecure)
   }
 
   /// Latches the loss of data.
   public mutating func fence(errno: Int32) { health.latch(errno: errno) }
 
+  /// The loop's clock: it stands still during a turn.
+  public var now: UInt64 { loop.now }
+
+  /// Takes note of how a request ended.
+  public mutating func note(_ outcome: BlockOutcome) { statistics.note(outcome) }
+
   /// Signals the frontend.
   public mutating func notify() {
-    guard let identity else { return }
+    guard let port else { return }
     do throws(EventChannelError) {
-      try loop.events.notify(identity.port)
+      try loop.events.notify(port)
     } catch {
       // The frontend's end is gone: its state in xenstore ends the connection.
     }
-  }
-
-  private mutating func finishAtOnce(_ token: UInt32, firstVector: Int, vectorCount: Int) {
-    let moved = vectors.byteCount(first: firstVector, count: vectorCount)
-    immediate.append(ImmediateCompletion(token: token, result: Int32(moved)))
   }
 }

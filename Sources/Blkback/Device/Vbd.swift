@@ -53,7 +53,7 @@ public final class Vbd {
   private var handshake = BackendHandshake()
   /// The toolstack's description, once read.
   public private(set) var configuration: VbdConfiguration?
-  private var image: BlockStore?
+  private var image: (any BlockStore)?
   private var health = DiskHealth()
   private var connection: BlockConnection?
   private var openingGeneration: UInt32?
@@ -174,19 +174,17 @@ public final class Vbd {
   // MARK: Actions
 
   /// Opens what can fail before any feature is announced, so that a bad image is told at once.
-  private func openImage() throws(VbdError) -> BlockStore {
+  private func openImage() throws(VbdError) -> any BlockStore {
     if let image { return image }
     let configuration = try VbdConfiguration.read(from: environment.store, directory: findNodes().directory)
     self.configuration = configuration
-    let opened = try BlockStore.open(configuration)
-    if case .file(let file) = opened, let warning = file.directFallback {
-      environment.log(.warning, warning, about: identity)
-    }
+    let opened = try configuration.openStore()
+    if let warning = opened.warning { environment.log(.warning, warning, about: identity) }
     image = opened
     return opened
   }
 
-  private func properties(of image: BlockStore) -> VbdProperties {
+  private func properties(of image: any BlockStore) -> VbdProperties {
     VbdProperties(
       sectorCount: image.byteCount / 512, physicalSectorByteCount: image.physicalBlockByteCount,
       isReadOnly: !(configuration?.isWritable ?? false), isCDROM: configuration?.isCDROM ?? false,

@@ -23,14 +23,17 @@ public struct MediumGeometry: BitwiseCopyable, Sendable, Equatable {
   public var blockByteCount: Int
   /// Addresses of transfer memory are multiples of this: a power of two, at most 4096.
   public var memoryAlignment: Int
+  /// True when one transfer may use several pieces of memory.
+  public var takesVectors: Bool
 
   /// Describes a medium.
   @inlinable
-  public init(blockByteCount: Int, memoryAlignment: Int) {
+  public init(blockByteCount: Int, memoryAlignment: Int, takesVectors: Bool = true) {
     precondition(blockByteCount >= 512 && blockByteCount.nonzeroBitCount == 1)
     precondition(memoryAlignment >= 1 && memoryAlignment.nonzeroBitCount == 1)
     self.blockByteCount = blockByteCount
     self.memoryAlignment = memoryAlignment
+    self.takesVectors = takesVectors
   }
 }
 
@@ -68,8 +71,15 @@ public protocol BlockHost: ~Copyable {
   mutating func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64)
   /// Begins bringing all completed writes to stable storage.
   mutating func flush(token: UInt32)
+  /// Begins giving a range back to the medium.
+  mutating func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool)
   /// Latches the loss of data; `errno` says why.
   mutating func fence(errno: Int32)
+
+  /// The time by the host's clock in nanoseconds; may stand still during a turn.
+  var now: UInt64 { get }
+  /// Takes note of how a request ended.
+  mutating func note(_ outcome: BlockOutcome)
 
   /// Signals the frontend.
   mutating func notify()

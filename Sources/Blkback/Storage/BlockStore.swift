@@ -1,73 +1,115 @@
 public import RingKit
-import Synchronization
 
-/// Where a disk's bytes are. A closed set, so that the data path switches instead of dispatching.
-public enum BlockStore: Sendable {
-  /// A raw image file or a block device, through io_uring.
-  case file(StorageFile)
-  /// Accepts writes and forgets them; reads as zeros. For measuring everything but the medium.
-  case null(byteCount: UInt64)
-  /// Memory, for tests and benchmarks.
-  case memory(MemoryDisk)
+/// The end of a storage call: bytes moved (0 for a flush or discard) or a negative error number.
+@frozen
+public struct StoreCompletion: BitwiseCopyable, Sendable, Equatable {
+  /// Which call.
+  public var token: UInt32
+  /// How it ended.
+  public var result: Int32
 
-  /// Opens the image of `configuration`.
-  public static func open(_ configuration: VbdConfiguration) throws(VbdError) -> BlockStore {
-    let byteCount = ImageFormat.byteCount(configuration.imagePath) ?? 0
-    do {
-      switch configuration.format {
-      case .raw:
-        return .file(
-          try StorageFile.open(
-            path: configuration.imagePath, readOnly: !configuration.isWritable, direct: .preferred))
-      case .null: return .null(byteCount: byteCount)
-      case .memory: return .memory(try MemoryDisk(byteCount: Int(byteCount)))
-      }
-    } catch {
-      throw VbdError("\(error)")
-    }
-  }
-
-  /// Bytes on the disk.
-  public var byteCount: UInt64 {
-    switch self {
-    case .file(let file): file.byteCount
-    case .null(let byteCount): byteCount
-    case .memory(let disk): UInt64(disk.byteCount)
-    }
-  }
-
-  /// What the medium demands of transfers.
-  public var geometry: MediumGeometry {
-    switch self {
-    case .file(let file):
-      MediumGeometry(
-        blockByteCount: max(512, file.logicalBlockByteCount), memoryAlignment: max(1, file.memoryAlignment))
-    case .null, .memory: MediumGeometry(blockByteCount: 512, memoryAlignment: 1)
-    }
-  }
-
-  /// The medium's own block in bytes, a hint for the guest.
-  public var physicalBlockByteCount: Int {
-    switch self {
-    case .file(let file): file.physicalBlockByteCount
-    case .null, .memory: 512
-    }
+  /// Joins a call and its end.
+  @inlinable
+  public init(token: UInt32, result: Int32) {
+    self.token = token
+    self.result = result
   }
 }
 
-/// Whether a disk can still be trusted to keep data: shared by all its queues.
-public final class DiskHealth: Sendable {
-  private let errno = Atomic<Int32>(0)
+/// How a store gives ranges back to its medium.
+@frozen
+public struct DiscardSupport: BitwiseCopyable, Sendable, Equatable {
+  /// Ranges are rounded inwards to multiples of this: a power of two, at least 512 bytes.
+  public var unitByteCount: Int
+  /// Bytes of one call at most; a longer range is done in pieces, with other I/O in between.
+  public var chunkByteCount: UInt64
+  /// True where the medium can make all copies unrecoverable (BLKSECDISCARD).
+  public var isSecurePossible: Bool
 
-  /// A disk that has lost nothing.
-  public init() {}
+  /// Describes a medium.
+  @inlinable
+  public init(unitByteCount: Int, chunkByteCount: UInt64 = 64 << 20, isSecurePossible: Bool = false) {
+    precondition(unitByteCount >= 512 && unitByteCount.nonzeroBitCount == 1)
+    precondition(chunkByteCount >= UInt64(unitByteCount) && chunkByteCount % UInt64(unitByteCount) == 0)
+    self.unitByteCount = unitByteCount
+    self.chunkByteCount = chunkByteCount
+    self.isSecurePossible = isSecurePossible
+  }
+}
 
-  /// The error that lost data; 0 while none did.
-  public var lossErrno: Int32 { errno.load(ordering: .acquiring) }
+/// An opened image, shared by all queues of a disk. Each kind is one file or folder in Storage/, and one line
+/// in ``StoreTable``.
+public protocol BlockStore: AnyObject, Sendable {
+  /// Bytes on the disk when it was opened or last looked at; a multiple of 512, 0 only for an empty drive.
+  var byteCount: UInt64 { get }
+  /// What the medium demands of transfers.
+  var geometry: MediumGeometry { get }
+  /// The medium's own block in bytes, a hint for the guest; a power of two.
+  var physicalBlockByteCount: Int { get }
+  /// How ranges are given back; nil where they cannot be.
+  var discard: DiscardSupport? { get }
+  /// Queues that may use the store at once without breaking the promise of a flush (all that completed on any
+  /// queue is durable).
+  var maximumQueueCount: Int { get }
+  /// Something that works less well than it could, for the log.
+  var warning: String? { get }
 
-  /// Latches the first loss. The kernel tells of a failed write-back once; a flush after it would succeed and
-  /// promise what is not so (decision 7).
-  public func latch(errno: Int32) {
-    _ = self.errno.compareExchange(expected: 0, desired: max(1, errno), ordering: .acquiringAndReleasing)
+  /// Looks at the size anew, for an image that was resized outside. Control thread; may block shortly.
+  func refreshByteCount() throws(VbdError) -> UInt64
+
+  /// Opens one queue's way to the store, on the data thread that will own the queue.
+  func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel
+}
+
+/// Where a channel lives: its data thread, and the name of its queue there.
+public struct StoreChannelPlace {
+  /// The data thread's inside.
+  public let loop: DataLoop<BlockQueue>
+  /// The queue, whose tokens name the I/O on the thread's ring.
+  public let key: QueueKey
+  /// Storage calls that can be under way at once.
+  public let callCapacity: Int
+}
+
+/// One queue's way to its store. All calls come on the data thread that owns the queue; none blocks.
+///
+/// A call ends in one of two ways, once: a completion on the thread's ring with the token
+/// `key.token(token)`, or an entry that ``nextCompletion()`` hands out. Never from within the call.
+public protocol StoreChannel: AnyObject {
+  /// Begins reading at byte `offset` into vectors `first..<first+count`, which stay until the call ended.
+  func read(token: UInt32, into vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64)
+  /// Begins writing.
+  func write(token: UInt32, from vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64)
+  /// Begins bringing all that completed before, on any queue of the store, to stable storage.
+  func flush(token: UInt32)
+  /// Begins giving back (or zeroing) a range of at most ``DiscardSupport/chunkByteCount`` bytes, aligned to
+  /// its unit.
+  func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool)
+  /// The end of an I/O of the channel's own, whose token is at least ``StoreToken/first``.
+  func completed(token: UInt32, result: Int32)
+  /// The next end of a storage call that was no completion of the ring's.
+  func nextCompletion() -> StoreCompletion?
+  /// Whether ``nextCompletion()`` has something.
+  var hasCompletions: Bool { get }
+  /// No call is under way and none follows; lets go of what the channel holds.
+  func close()
+}
+
+/// Tokens of a channel's own I/O, which no request of the engine's has: their lower half is beyond any ring.
+public enum StoreToken {
+  /// The number of I/Os a channel can tell apart.
+  public static var count: UInt32 { 256 }
+
+  /// The token of a channel's I/O `number`, 0..<``count``.
+  @inlinable
+  public static func own(_ number: UInt32) -> UInt32 {
+    precondition(number < count)
+    return 0xFF00 | number
+  }
+
+  /// The number of a channel's own I/O; nil when the token is a request's.
+  @inlinable
+  public static func number(_ token: UInt32) -> UInt32? {
+    token & 0xFFFF >= 0xFF00 ? token & 0xFF : nil
   }
 }

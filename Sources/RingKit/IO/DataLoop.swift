@@ -74,7 +74,18 @@ public final class DataLoop<Queue: DataQueue> {
   public var turnCount: UInt64 { unsafe state.pointee.turns }
 
   /// Takes a queue over; nil when the thread owns as many as it can.
-  public func add(_ queue: Queue) -> QueueKey? { table.add(queue) }
+  public func add(_ queue: Queue) -> QueueKey? {
+    guard let key = table.reserve() else { return nil }
+    table.install(queue, as: key)
+    return key
+  }
+
+  /// Reserves the name of a queue that is still to be made, because its I/O carries it; nil when the thread
+  /// owns as many as it can. ``install(_:as:)`` or ``remove(_:)`` follows.
+  public func reserve() -> QueueKey? { table.reserve() }
+
+  /// Takes over the queue that `key` was reserved for.
+  public func install(_ queue: Queue, as key: QueueKey) { table.install(queue, as: key) }
 
   /// Binds the queue's port, once; it is pending at once, so the queue is kicked.
   public func bind(

@@ -71,30 +71,40 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     unsafe state.deallocate()
   }
 
-  /// Takes a queue in; nil when the table is full.
-  func add(_ queue: Queue) -> QueueKey? {
+  /// Takes a place for a queue that is still to be made, so that it can know its key; nil when the table is
+  /// full.
+  func reserve() -> QueueKey? {
     // First in, first out: a place rests as long as it can before its generations come round again.
     guard !books.free.isEmpty else { return nil }
     let index = books.free.removeFirst()
     let isInLine = unsafe slots[Int(index)].isInLine
     let generation = unsafe slots[Int(index)].generation
     var slot = unsafe Slot()
-    unsafe slot.queue = .passRetained(queue)
     unsafe slot.generation = generation
     unsafe slot.isInLine = isInLine
     unsafe slots[Int(index)] = slot
     return QueueKey(index: index, generation: generation)
   }
 
+  /// Puts a queue into its reserved place.
+  func install(_ queue: Queue, as key: QueueKey) {
+    let index = Int(key.index)
+    precondition(index < capacity)
+    unsafe precondition(slots[index].generation == key.generation && slots[index].queue == nil)
+    unsafe slots[index].queue = .passRetained(queue)
+  }
+
   /// Takes a queue out and gives the port it had; its key means nothing from here on.
   func remove(_ key: QueueKey) -> (wasPresent: Bool, port: Port?) {
-    guard let index = find(key), let queue = unsafe slots[index].queue else { return (false, nil) }
+    let index = Int(key.index)
+    guard index < capacity, unsafe slots[index].generation == key.generation else { return (false, nil) }
+    let queue = unsafe slots[index].queue
     let port = unsafe slots[index].port
     if let port { books.owners[Int(port.rawValue)] = Self.nobody }
     unsafe slots[index].queue = nil
     unsafe slots[index].port = nil
     unsafe slots[index].generation = (slots[index].generation &+ 1) & 0xFFF
-    unsafe books.removed.append(queue.takeRetainedValue())
+    if let queue = unsafe queue { unsafe books.removed.append(queue.takeRetainedValue()) }
     books.free.append(key.index)
     return (true, port)
   }

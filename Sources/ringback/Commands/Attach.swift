@@ -43,7 +43,14 @@ struct Attach: ParsableCommand {
   /// The node that names the image. The daemon judges it for good; a mistyped path is better told here,
   /// before any node is written.
   private func imageParameters() throws -> String {
-    for format in [ImageFormat.null, .memory] where image.hasPrefix("\(format.rawValue):") { return image }
+    if let colon = image.firstIndex(of: ":"), StoreTable.kind(of: image[..<colon]) != nil {
+      do {
+        _ = try StoreTable.parse(image)
+      } catch {
+        throw CommandError("\(error)")
+      }
+      return image
+    }
     let path = URL(filePath: image).standardizedFileURL.path
     guard FileManager.default.fileExists(atPath: path) else {
       throw CommandError("there is no image \(path)")

@@ -216,7 +216,7 @@ extension DeviceReport {
     name = VirtualDevice(number: disk.identity.device).description
     kind = disk.identity.kind
     state = disk.state.map { "\($0)" } ?? "none"
-    image = disk.configuration?.imagePath ?? ""
+    image = disk.configuration?.image ?? ""
     mode = disk.configuration.map { $0.isWritable ? "w" : "r" } ?? ""
     error = nil
     guard let (queues, slotCount) = disk.connectionNumbers else { return }
