@@ -14,21 +14,25 @@ import Testing
     let abi: BlockABI
 
     init(
-      abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true
+      abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true,
+      directSegments: Int = 11, limits: RequestLimits = .init()
     ) throws {
       var options = BlockFrontendOptions()
       options.abi = abi
       options.firstRingIndex = 0xFFFF_FFF0
       options.persistentGrants = persistent
+      options.directSegments = directSegments
       let ring = try sharedPages(1)
+      let stride = limits.pagesOfRequest
       let pages =
         if let sharing {
-          RequestPages(sharing: sharing, with: DomainID(rawValue: 3), capacity: 32)
+          RequestPages(sharing: sharing, with: DomainID(rawValue: 3), capacity: 32, stride: stride)
         } else {
-          RequestPages(pool: GrantedPagePool(try sharedPages(dataPages)), capacity: 32)
+          RequestPages(pool: GrantedPagePool(try sharedPages(dataPages)), capacity: 32, stride: stride)
         }
       let queue = BlockFrontendQueue(
-        number: 0, ringPages: ring, port: Port(rawValue: 1), device: 51712, pages: pages, options: options)
+        number: 0, ringPages: ring, port: Port(rawValue: 1), device: 51712, options: options)
+      try queue.begin(limits) { pages }
       let back = try BackRing(attaching: ring.pages, slotByteCount: abi.requestByteCount)
       self.abi = abi
       self.queue = queue
@@ -213,6 +217,7 @@ import Testing
 
     let ring = try sharedPages(1)
     try bench.queue.restart(ringPages: ring, port: Port(rawValue: 2), firstRingIndex: 0)
+    try bench.queue.begin(RequestLimits()) { RequestPages() }
     bench.back = try BackRing(pages: ring.pages, slotByteCount: 112)
     var again = Set<UInt64>()
     for _ in 0..<4 { again.insert(BlockRequest(try bench.take(), abi: .x86_64).id) }

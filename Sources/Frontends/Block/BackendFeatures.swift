@@ -1,3 +1,4 @@
+public import Blkback
 public import RingKit
 
 /// What a block backend offers before the rings exist (blkif.h, "Backend XenBus Nodes"). Absent nodes have
@@ -11,6 +12,13 @@ public struct BackendFeatures: Equatable, Sendable {
   public var barrier: Bool
   /// `feature-discard`: discards work.
   public var discard: Bool
+  /// `discard-granularity` in bytes; 0 when the backend does not say, which means the logical sector. Without
+  /// ``discard`` it is 0, like the two that follow.
+  public var discardGranularityByteCount: Int
+  /// `discard-alignment`: the first discard extent's place in bytes.
+  public var discardAlignmentByteCount: Int
+  /// `discard-secure`: a discard can make all copies unrecoverable.
+  public var secureDiscard: Bool
   /// `feature-max-indirect-segments`; 0 without indirect requests.
   public var maximumIndirectSegments: UInt32
   /// Largest ring as a power of two: the larger of `max-ring-page-order` and `max-ring-pages`.
@@ -18,16 +26,25 @@ public struct BackendFeatures: Equatable, Sendable {
   /// `multi-queue-max-queues`.
   public var maximumQueues: Int
 
+  /// What makes completed writes durable, as Linux chooses: a flush, else a write barrier, else nothing.
+  public var flushOperation: BlockOperation? { flush ? .flush : barrier ? .writeBarrier : nil }
+
   /// Reads them from the backend's directory.
   public static func read(from store: any StoreAccess, backendPath: String) throws(StoreError)
     -> BackendFeatures
   {
+    let discard = try store.flag("\(backendPath)/feature-discard", default: false)
     let pages: UInt32 = try store.decimal("\(backendPath)/max-ring-pages", in: 1...(1 << 16), default: 1)
     return BackendFeatures(
       persistentGrants: try store.flag("\(backendPath)/feature-persistent", default: false),
       flush: try store.flag("\(backendPath)/feature-flush-cache", default: false),
       barrier: try store.flag("\(backendPath)/feature-barrier", default: false),
-      discard: try store.flag("\(backendPath)/feature-discard", default: false),
+      discard: discard,
+      discardGranularityByteCount: !discard
+        ? 0 : try store.decimal("\(backendPath)/discard-granularity", in: 0...(1 << 40), default: 0),
+      discardAlignmentByteCount: !discard
+        ? 0 : try store.decimal("\(backendPath)/discard-alignment", in: 0...(1 << 40), default: 0),
+      secureDiscard: discard ? try store.flag("\(backendPath)/discard-secure", default: false) : false,
       maximumIndirectSegments: try store.decimal(
         "\(backendPath)/feature-max-indirect-segments", in: 0...UInt32.max, default: 0),
       maximumRingPageOrder: max(

@@ -7,27 +7,31 @@ public struct BlockFrontRequest: BitwiseCopyable, Sendable {
   public var operation: BlockOperation
   /// First sector, in units of 512 bytes.
   public var sector: UInt64
-  /// Units of 512 bytes. Requests with data carry at most ``maximumSectorCount``.
+  /// Units of 512 bytes. A flush or write barrier may have none; with data they carry at most
+  /// ``directSectorCount``, and reads and writes at most ``BlockFrontendQueue/maximumSectorCount``.
   public var sectorCount: Int
   /// Where the data begins in the first page: 0...7 units of 512 bytes. The pages after it are used from
   /// their start.
   public var firstPageSector: Int
+  /// For a discard: all copies are to become unrecoverable (BLKIF_DISCARD_SECURE).
+  public var isSecure: Bool
   /// The caller's own name for the request, given back with its completion.
   public var tag: UInt64
 
-  /// Sectors of 11 whole pages.
-  public static var maximumSectorCount: Int { maximumDirectSegments * 8 }
+  /// Sectors of 11 whole pages: what a slot without descriptor pages can carry.
+  public static var directSectorCount: Int { maximumDirectSegments * 8 }
 
   /// Describes a request.
   public init(
     _ operation: BlockOperation, sector: UInt64 = 0, sectorCount: Int = 0, firstPageSector: Int = 0,
-    tag: UInt64 = 0
+    isSecure: Bool = false, tag: UInt64 = 0
   ) {
     precondition(sectorCount >= 0 && firstPageSector >= 0 && firstPageSector < 8)
     self.operation = operation
     self.sector = sector
     self.sectorCount = sectorCount
     self.firstPageSector = firstPageSector
+    self.isSecure = isSecure
     self.tag = tag
   }
 

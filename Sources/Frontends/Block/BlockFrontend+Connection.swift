@@ -34,8 +34,20 @@ extension BlockFrontend {
       default: .wait
       }
     }
-    disk = try inStore { () throws(StoreError) in
-      try DiskProperties.read(from: store, backendPath: backendPath)
+    // Linux looks at most features only now; backends write them at the latest with the disk.
+    let (connected, disk) = try inStore { () throws(StoreError) in
+      (
+        try BackendFeatures.read(from: store, backendPath: backendPath),
+        try DiskProperties.read(from: store, backendPath: backendPath)
+      )
+    }
+    self.features = connected
+    self.disk = disk
+    let limits = RequestLimits(connected, disk, options)
+    for queue in queues {
+      try queue.begin(limits) { () throws(BlockFrontendError) in
+        try requestPages(limits, slots: queue.slotCount)
+      }
     }
     try setState(.connected)
     isConnected = true
@@ -93,8 +105,7 @@ extension BlockFrontend {
         let (pages, port) = try shareRing(order: order)
         queues.append(
           BlockFrontendQueue(
-            number: number, ringPages: pages, port: port, device: device,
-            pages: try requestPages(order: order), options: options))
+            number: number, ringPages: pages, port: port, device: device, options: options))
       }
       return
     }
@@ -122,13 +133,16 @@ extension BlockFrontend {
     }
   }
 
-  private func requestPages(order: Int) throws(BlockFrontendError) -> RequestPages {
-    let slots = RingGeometry(pageCount: 1 << order, slotByteCount: options.abi.requestByteCount).slotCount
+  private func requestPages(
+    _ limits: RequestLimits, slots: Int
+  ) throws(BlockFrontendError) -> RequestPages {
+    let stride = limits.pagesOfRequest
     guard options.grantLifetime == .connection else {
-      return RequestPages(sharing: sharing, with: backendDomain, capacity: slots)
+      return RequestPages(sharing: sharing, with: backendDomain, capacity: slots, stride: stride)
     }
-    let count = options.dataPageCount ?? min(slots * maximumDirectSegments, 704)
-    return RequestPages(pool: GrantedPagePool(try share(pageCount: count)), capacity: slots)
+    let count = options.dataPageCount ?? min(slots * stride, max(704 / queues.count, stride))
+    return RequestPages(
+      pool: GrantedPagePool(try share(pageCount: count)), capacity: slots, stride: stride)
   }
 
   /// Writes all keys in one transaction, as Linux does; the state follows by itself. What an earlier

@@ -68,15 +68,51 @@ extension BlockFrontend {
     }
   }
 
-  /// Notices a backend that closes while I/O is waited for.
-  func checkBackend() throws(BlockFrontendError) {
+  /// Looks at what the backend wrote meanwhile, without waiting: true when the disk's size changed. Throws
+  /// when the backend closes.
+  @discardableResult
+  public func poll() throws(BlockFrontendError) -> Bool {
     try inStore { () throws(StoreError) in while try store.nextWatchEvent() != nil {} }
-    guard isConnected else { return }
+    guard isConnected else { return false }
     let state = try backendState()
     switch state {
     case nil, .closing, .closed:
       throw .backendClosed(path: backendPath, state: state, reason: backendErrorText)
-    default: break
+    // A backend that resized the disk writes its state once more (blkif.h, "Online resize"), and Linux reads
+    // the size anew.
+    case .connected: return try readSize()
+    default: return false
     }
+  }
+
+  private func readSize() throws(BlockFrontendError) -> Bool {
+    let count = try inStore { () throws(StoreError) in
+      try DiskProperties.read(from: store, backendPath: backendPath).sectorCount
+    }
+    guard let old = disk?.sectorCount, old != count else { return false }
+    disk?.sectorCount = count
+    onResize?(count)
+    return true
+  }
+
+  /// Waits until the disk's size changes; false when it does not within the time.
+  public func waitForResize(timeoutMilliseconds: Int) throws(BlockFrontendError) -> Bool {
+    let deadline = Deadline(milliseconds: timeoutMilliseconds)
+    while true {
+      if try poll() { return true }
+      let left = deadline.left
+      guard left > 0 else { return false }
+      do throws(SystemError) {
+        _ = try EventWait.wait(store.descriptor, -1, nanoseconds: min(left, 1_000_000_000))
+      } catch {
+        throw .system(error)
+      }
+    }
+  }
+
+  /// Asks the toolstack for the medium's end, as a drive's button does: libxl hears of it and empties the
+  /// drive (blkif.h, "eject").
+  public func eject() throws(BlockFrontendError) {
+    try inStore { () throws(StoreError) in try store.write("\(path)/eject", "eject") }
   }
 }

@@ -23,8 +23,11 @@ public final class BlockFrontend {
   public internal(set) var backendDomain: DomainID
   /// What the backend offered at the last connection.
   public internal(set) var features: BackendFeatures?
-  /// The disk, while connected.
+  /// The disk, while connected; its size changes when the backend says so.
   public internal(set) var disk: DiskProperties?
+  /// Called with the disk's new size, in units of 512 bytes, when the backend resized it. Changes are noticed
+  /// by ``wait(timeoutMilliseconds:)``, ``poll()`` and ``waitForResize(timeoutMilliseconds:)``.
+  public var onResize: ((UInt64) -> Void)?
   /// True from the end of a successful connection to the begin of a close.
   public internal(set) var isConnected = false
   /// The rings; empty without a connection.
@@ -163,7 +166,7 @@ public final class BlockFrontend {
       throw .system(error)
     }
     if ready.first { takeEvents() }
-    if ready.second { try checkBackend() }
+    if ready.second { try poll() }
   }
 
   private func takeEvents() {

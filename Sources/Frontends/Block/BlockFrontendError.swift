@@ -20,6 +20,11 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
   case backendClosed(path: String, state: XenbusState?, reason: String?)
   /// The ring is smaller than the one whose requests are to be submitted again.
   case ringShrank(from: Int, to: Int)
+  /// The backend takes fewer segments than a request that is to be submitted again has.
+  case segmentsShrank(from: Int, to: Int)
+  /// A request that is no multiple of the disk's sector, or a discard that begins off the granularity, in
+  /// units of 512 bytes; both in bytes.
+  case misaligned(BlockOperation, sector: UInt64, sectorCount: Int, sectorByteCount: Int, granularity: Int)
   /// The device is not connected.
   case notConnected
   /// The backend broke the ring's rules.
@@ -52,6 +57,11 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
       return "the backend went to \(state) at \(path)" + Self.because(reason)
     case .ringShrank(let from, let to):
       return "the backend now allows \(to) ring slots, but the requests in flight need \(from)"
+    case .segmentsShrank(let from, let to):
+      return "the backend now allows \(to) segments, but a request in flight has \(from)"
+    case .misaligned(let operation, let sector, let count, let sectorByteCount, let granularity):
+      return "\(operation) of \(count) sectors at \(sector) on a disk with sectors of \(sectorByteCount) "
+        + "bytes" + (operation == .discard ? " and discards every \(granularity) bytes" : "")
     case .notConnected: return "the disk is not connected"
     case .ring(let error): return error.description
     case .unknownResponse(let response):

@@ -24,9 +24,19 @@ public struct BlockFrontendOptions: Sendable {
   public var writesZeroRingPageOrder = false
   /// How long data pages stay granted.
   public var grantLifetime = GrantLifetime.connection
-  /// Data pages of each queue with grants for the connection; nil for 11 a slot, at most 704 (gntalloc allows
-  /// 1024 pages a domain unless told otherwise).
+  /// Pages of each queue with grants for the connection, for data and descriptors; nil for as many as all
+  /// slots can use, at most 704 for all queues together unless one request needs more (gntalloc allows 1024
+  /// pages a domain unless told otherwise).
   public var dataPageCount: Int?
+  /// Segments of an indirect request at most, 0...4096; lowered to the backend's
+  /// `feature-max-indirect-segments`. Linux asks for 32 unless its `max_indirect_segments` says otherwise.
+  public var maximumIndirectSegments = 32
+  /// Segments that a read or write carries in its slot at most, 0...11; with more it becomes an indirect
+  /// request where the backend takes those.
+  public var directSegments = maximumDirectSegments
+  /// Lets requests through that are no multiple of the disk's sector, or discards that begin off the
+  /// granularity. For tests of a backend's checks.
+  public var allowsMisalignedRequests = false
   /// Where the ring's counters start: anything but 0 needs a backend that attaches at `rsp_prod`, as Linux
   /// does.
   public var firstRingIndex: UInt32 = 0

@@ -11,6 +11,8 @@ public final class BlockFrontendQueue {
 
     var state = State.free
     var request = BlockFrontRequest(.read)
+    /// Pages of data and descriptors it has.
+    var pageCount: UInt16 = 0
     /// Counts the uses of the entry; the upper half of the request's id.
     var generation: UInt32
   }
@@ -23,13 +25,22 @@ public final class BlockFrontendQueue {
   public private(set) var port: Port
 
   private var ring: FrontRing
-  private let abi: BlockABI
-  private let device: UInt16
-  private let pages: RequestPages
+  let abi: BlockABI
+  let handle: UInt16
+  private(set) var pages = RequestPages()
+  private let directSegments: Int
+  private let allowsMisalignedRequests: Bool
+  /// Segments of an indirect request at most; 0 when there are none.
+  private var indirectSegments = 0
+  /// What there are pages for, whatever a later backend takes.
+  private var laidOutSegments = 0
+  private var sectorByteCount = wireSectorByteCount
+  private var discardGranularity = wireSectorByteCount
+  private var discardAlignment = 0
   // Persistent grants are always writable, whatever the first request does (blkif.h, note on
   // feature-persistent).
   private let grantsForWriting: Bool
-  private var entries: [Entry]
+  private(set) var entries: [Entry]
   private var free: [UInt16]
   private var freeCount: Int
   /// Slots promised to prepared requests.
@@ -38,8 +49,7 @@ public final class BlockFrontendQueue {
   private var fault: BlockFrontendError?
 
   init(
-    number: Int, ringPages: SharedPages, port: Port, device: UInt32, pages: RequestPages,
-    options: BlockFrontendOptions
+    number: Int, ringPages: SharedPages, port: Port, device: UInt32, options: BlockFrontendOptions
   ) {
     self.number = number
     self.ringPages = ringPages
@@ -47,8 +57,9 @@ public final class BlockFrontendQueue {
     abi = options.abi
     grantsForWriting = options.persistentGrants
     // As Linux does; backends ignore it.
-    self.device = UInt16(truncatingIfNeeded: device)
-    self.pages = pages
+    handle = UInt16(truncatingIfNeeded: device)
+    directSegments = min(max(0, options.directSegments), maximumDirectSegments)
+    allowsMisalignedRequests = options.allowsMisalignedRequests
     ring = FrontRing(
       pages: ringPages.pages, slotByteCount: options.abi.requestByteCount, startingAt: options.firstRingIndex)
     let count = ring.slotCount
@@ -56,6 +67,46 @@ public final class BlockFrontendQueue {
     entries = Array(repeating: Entry(generation: 0xFFFF_FFF0), count: count)
     free = (0..<count).reversed().map { UInt16($0) }
     freeCount = count
+  }
+
+  /// Learns what the connected backend takes, and places what was in flight in an old ring, oldest place
+  /// first, as Linux does after a reconnection (blkif_recover). `newPages` are made for the first connection;
+  /// later there may be requests in the old ones, which stay.
+  func begin(
+    _ limits: RequestLimits, newPages: () throws(BlockFrontendError) -> RequestPages
+  ) throws(BlockFrontendError) {
+    if !pages.exist {
+      pages = try newPages()
+      laidOutSegments = limits.indirectSegments
+    }
+    indirectSegments = min(limits.indirectSegments, laidOutSegments)
+    sectorByteCount = limits.sectorByteCount
+    discardGranularity = limits.discardGranularity
+    discardAlignment = limits.discardAlignment
+    for index in entries.indices where entries[index].state == .inFlight {
+      let count = entries[index].request.pageCount
+      guard count <= capacity(of: entries[index].request.operation) else {
+        throw .segmentsShrank(from: count, to: segmentCapacity)
+      }
+      ring.place(slot(for: index))
+    }
+  }
+
+  /// Segments of a read or write at most.
+  public var segmentCapacity: Int { max(maximumDirectSegments, indirectSegments) }
+  /// Sectors of a read or write at most, when it begins with its first page.
+  public var maximumSectorCount: Int { segmentCapacity * 8 }
+
+  private func capacity(of operation: BlockOperation) -> Int {
+    operation == .read || operation == .write ? segmentCapacity : maximumDirectSegments
+  }
+
+  /// Descriptor pages of a request; 0 for one whose segments stand in its slot.
+  func descriptorPageCount(of request: BlockFrontRequest) -> Int {
+    guard request.operation == .read || request.operation == .write else { return 0 }
+    let count = request.pageCount
+    guard count > directSegments, count <= indirectSegments else { return 0 }
+    return (count + segmentsPerIndirectPage - 1) / segmentsPerIndirectPage
   }
 
   /// Slots in the ring.
@@ -68,24 +119,49 @@ public final class BlockFrontendQueue {
 
   // MARK: Requests
 
-  /// Gives a request a place and pages; nil when there is no slot, place or page for it just now.
+  /// Gives a request a place and pages; nil when there is no slot, place or page for it just now. One that
+  /// breaks the disk's alignment is refused, unless the options let it through.
   public func prepare(_ request: BlockFrontRequest) throws(BlockFrontendError) -> RequestHandle? {
     if let fault { throw fault }
-    let pageCount = request.pageCount
-    precondition(pageCount <= maximumDirectSegments, "more data than a request carries")
+    precondition(
+      request.pageCount <= capacity(of: request.operation), "more data than a request carries")
+    if !allowsMisalignedRequests { try checkAlignment(request) }
     guard freeCount > 0, ring.freeSlotCount > reservedSlotCount else { return nil }
     let index = Int(free[freeCount - 1])
     do throws(GrantError) {
       let access: GrantAccess = grantsForWriting || request.operation == .read ? .readWrite : .readOnly
-      guard try pages.acquire(pageCount, for: index, access: access) else { return nil }
+      let count = request.pageCount + descriptorPageCount(of: request)
+      guard try pages.acquire(count, for: index, access: access) else { return nil }
+      entries[index].pageCount = UInt16(count)
     } catch {
       throw .grant(error)
     }
     freeCount -= 1
     reservedSlotCount += 1
     let generation = entries[index].generation &+ 1
-    entries[index] = Entry(state: .prepared, request: request, generation: generation)
+    entries[index].state = .prepared
+    entries[index].request = request
+    entries[index].generation = generation
     return RequestHandle(queue: number, index: index)
+  }
+
+  /// blkif.h of Xen 4.20, notes on `sector-size` and BLKIF_OP_DISCARD.
+  private func checkAlignment(_ request: BlockFrontRequest) throws(BlockFrontendError) {
+    let unit = UInt64(sectorByteCount / wireSectorByteCount)
+    var isAligned = request.sector % unit == 0 && UInt64(request.sectorCount) % unit == 0
+    if request.operation == .discard {
+      let (offset, overflow) = request.sector.multipliedReportingOverflow(by: UInt64(wireSectorByteCount))
+      let granularity = UInt64(discardGranularity)
+      isAligned =
+        isAligned && !overflow && offset % granularity == UInt64(discardAlignment) % granularity
+    } else {
+      isAligned = isAligned && UInt64(request.firstPageSector) % unit == 0
+    }
+    guard isAligned else {
+      throw .misaligned(
+        request.operation, sector: request.sector, sectorCount: request.sectorCount,
+        sectorByteCount: sectorByteCount, granularity: discardGranularity)
+    }
   }
 
   /// Places a prepared request in the ring, where the backend sees it after ``push()``.
@@ -116,41 +192,13 @@ public final class BlockFrontendQueue {
     case .completed: break
     case .free, .inFlight: preconditionFailure("the request is not to be released")
     }
-    pages.release(entries[index].request.pageCount, of: index)
+    pages.release(Int(entries[index].pageCount), of: index)
     entries[index].state = .free
     free[freeCount] = UInt16(index)
     freeCount += 1
   }
 
-  private func slot(for index: Int) -> SlotCopy {
-    let request = entries[index].request
-    let id = id(of: index)
-    if request.operation == .discard {
-      return BlockRequest(
-        discarding: UInt64(request.sectorCount), id: id, sectorNumber: request.sector, handle: device,
-        abi: abi
-      ).encode()
-    }
-    let pageCount = request.pageCount
-    let fixed = BlockRequest(
-      operation: request.operation, segmentCount: UInt8(pageCount), id: id, sectorNumber: request.sector,
-      handle: device, abi: abi)
-    var slot = fixed.encode()
-    var first = request.firstPageSector
-    var left = request.sectorCount
-    for position in 0..<pageCount {
-      let count = min(left, 8 - first)
-      let segment = BlockSegment(
-        reference: pages.page(position, of: index).reference, firstSector: UInt8(first),
-        lastSector: UInt8(first + count - 1))
-      fixed.setSegment(segment, at: position, in: &slot)
-      left -= count
-      first = 0
-    }
-    return slot
-  }
-
-  private func id(of index: Int) -> UInt64 { UInt64(entries[index].generation) << 32 | UInt64(index) }
+  func id(of index: Int) -> UInt64 { UInt64(entries[index].generation) << 32 | UInt64(index) }
 
   // MARK: Responses
 
@@ -248,15 +296,14 @@ public final class BlockFrontendQueue {
 
   // MARK: Connections
 
-  /// Goes on with a new ring and submits again what was in flight in the old one, oldest id first of all, as
-  /// Linux does after a reconnection (blkif_recover). Answers to raw slots are no longer expected.
+  /// Goes on with a new ring, in which ``begin(_:newPages:)`` places what was in flight in the old one.
+  /// Answers to raw slots are no longer expected.
   func restart(ringPages: SharedPages, port: Port, firstRingIndex: UInt32) throws(BlockFrontendError) {
-    var ring = FrontRing(
+    let ring = FrontRing(
       pages: ringPages.pages, slotByteCount: abi.requestByteCount, startingAt: firstRingIndex)
     guard ring.slotCount == entries.count else {
       throw .ringShrank(from: entries.count, to: ring.slotCount)
     }
-    for index in entries.indices where entries[index].state == .inFlight { ring.place(slot(for: index)) }
     self.ring = ring
     self.ringPages = ringPages
     self.port = port

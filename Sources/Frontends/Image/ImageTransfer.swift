@@ -23,7 +23,7 @@ public struct ImageTransfer {
     let file = try open(path, writing: false)
     let byteCount = try size(of: file)
     _ = try transfer(.toDisk, file, frontend, sector: sector, byteCount: byteCount)
-    if frontend.features?.flush == true { try flush(frontend) }
+    try flush(frontend)
     return byteCount
   }
 
@@ -44,10 +44,12 @@ public struct ImageTransfer {
     return try transfer(.compare, file, frontend, sector: sector, byteCount: byteCount)
   }
 
-  /// Flushes the disk and waits for it.
+  /// Makes the disk durable in the way the backend offers and waits for it; one that offers none promises
+  /// that each write is durable when it completes.
   public func flush(_ frontend: BlockFrontend) throws(BlockFrontendError) {
+    guard let operation = frontend.features?.flushOperation else { return }
     let queue = try frontend.queue()
-    guard let handle = try queue.prepare(BlockFrontRequest(.flush)) else {
+    guard let handle = try queue.prepare(BlockFrontRequest(operation)) else {
       throw .stalled(outstanding: queue.outstanding, milliseconds: 0)
     }
     queue.submit(handle)
@@ -69,7 +71,7 @@ public struct ImageTransfer {
     guard sector <= disk.sectorCount, sectorCount <= disk.sectorCount - sector else {
       throw .doesNotFit(sector: sector, byteCount: byteCount, diskSectors: disk.sectorCount)
     }
-    let largest = largestPiece(disk)
+    let largest = largestPiece(disk, queue)
     var comparison = SectorComparison()
     var different: UInt64?
     var made: UInt64 = 0
@@ -113,9 +115,9 @@ public struct ImageTransfer {
   }
 
   /// Sectors of the largest request that a disk with large sectors takes, too.
-  private func largestPiece(_ disk: DiskProperties) -> UInt64 {
+  private func largestPiece(_ disk: DiskProperties, _ queue: BlockFrontendQueue) -> UInt64 {
     let unit = max(1, disk.sectorByteCount / wireSectorByteCount)
-    return UInt64(max(unit, BlockFrontRequest.maximumSectorCount / unit * unit))
+    return UInt64(max(unit, queue.maximumSectorCount / unit * unit))
   }
 
   /// Calls `body` for each page of a request with its data and where that is in the file.
