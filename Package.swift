@@ -20,6 +20,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
   ],
   targets: [
     .target(name: "CShared"),
@@ -28,7 +29,12 @@ let package = Package(
     .systemLibrary(name: "CAIO"),
     .systemLibrary(name: "CNBD"),
     .target(
-      name: "RingKit", dependencies: ["CShared", "CXen", "CUring", "CAIO", "CNBD"], swiftSettings: settings),
+      name: "RingKit",
+      dependencies: [
+        "CShared", "CXen", "CUring", "CAIO", "CNBD",
+        .product(name: "Histogram", package: "hdrhistogram-swift"),
+      ],
+      swiftSettings: settings),
     .target(name: "Blkback", dependencies: ["RingKit"], swiftSettings: settings),
     .target(name: "Frontends", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
     .target(name: "Loopback", dependencies: ["RingKit"], swiftSettings: settings),

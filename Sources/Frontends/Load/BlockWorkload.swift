@@ -1,3 +1,5 @@
+public import RingKit
+
 /// A load on a disk: what to do, how much at a time, how long.
 public struct BlockWorkload: Sendable {
   /// Where the next request goes.
