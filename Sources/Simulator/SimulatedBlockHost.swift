@@ -8,6 +8,14 @@ public import RingKit
 public final class SimulatedBlockHost: BlockHost {
   /// What the medium demands.
   public let medium: MediumGeometry
+  /// How the medium takes discards.
+  public var discardSupport: DiscardSupport?
+  /// Requests that may still be taken; nil for any number.
+  public var takeBudget: Int?
+  /// Bytes charged so far.
+  public private(set) var chargedByteCount = 0
+  /// Requests charged so far.
+  public private(set) var chargeCount = 0
   /// True once data was lost, or when a test says so.
   public var isFenced = false
   /// The errno of the first loss.
@@ -54,6 +62,7 @@ public final class SimulatedBlockHost: BlockHost {
   private var pinCounts: [Int]
   private var vectors: [IOSegment]
   private var operations: [Operation] = []
+  private var ranges = BlockRangeTable(capacity: 32)
 
   /// The byte that fills every buffer when it is taken, so that old contents show where they come out.
   public static let poisonByte: UInt8 = 0xA5
@@ -68,7 +77,7 @@ public final class SimulatedBlockHost: BlockHost {
     self.medium = medium
     numbers = SeededNumbers(seed: seed)
     pinCounts = [Int](repeating: 0, count: guest.memory.pageCount)
-    pool = try BufferPool(byteCount: max(bufferByteCount, BufferPool.largestByteCount))
+    pool = try BufferPool(byteCount: max(bufferByteCount, 1 << 20))
     share = BufferShare(limitByteCount: bufferByteCount)
     poison = try MappedPages.anonymous(pageCount: 1)
     poison.setBytes([UInt8](repeating: Self.poisonByte, count: pageByteCount), at: 0)
@@ -82,7 +91,51 @@ public final class SimulatedBlockHost: BlockHost {
   /// Uses of mapped pages that did not end.
   public var livePinCount: Int { mappings.reduce(0) { $0 + $1.pinCount } }
 
+  // MARK: Rates and locks
+
+  /// Whether the budget that a test set lets another request through.
+  public func mayTake() -> Bool {
+    guard let takeBudget else { return true }
+    self.takeBudget = max(0, takeBudget - 1)
+    return takeBudget > 0
+  }
+
+  /// Counts what is charged.
+  public func charge(byteCount: Int) {
+    chargeCount += 1
+    chargedByteCount += byteCount
+  }
+
+  /// Keeps other writes off blocks.
+  public func lockBlocks(token: UInt32, first: UInt64, end: UInt64, isExclusive: Bool) -> Bool {
+    ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+  }
+
+  /// Lets go of them.
+  public func unlockBlocks(token: UInt32) { ranges.unlock(key: UInt64(token)) }
+
+  /// Writes that hold blocks.
+  public var lockCount: Int { ranges.count }
+
   // MARK: Memory
+
+  /// What the pool and the guest's share can give at most.
+  public var largestBufferByteCount: Int {
+    min(pool.largestRunByteCount, BufferPool.wholeRunByteCount(within: share.limitByteCount))
+  }
+
+  /// A word of private memory.
+  public func word(at index: Int, in buffer: IOBuffer) -> UInt64 {
+    if !isLive(buffer.segment) { violate("looked at memory that is in no buffer") }
+    return pool.word(at: index, in: buffer)
+  }
+
+  /// Copies bytes of a pinned page to private memory.
+  public func copy(from page: IOSegment, to memory: IOSegment) {
+    if !isLive(page) { violate("copy from a page that is not pinned") }
+    if !isLive(memory) { violate("copy to memory that is in no buffer") }
+    pool.copy(from: page, to: memory)
+  }
 
   /// A buffer full of poison.
   public func allocateBuffer(byteCount: Int) -> IOBuffer? {

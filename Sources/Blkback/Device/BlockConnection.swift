@@ -180,8 +180,8 @@ public final class BlockConnection: Sendable {
         loop: loop, key: key, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
         persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
         vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
-        channel: channel, medium: plan.store.geometry, health: plan.health,
-        statistics: statistics[index])
+        channel: channel, medium: plan.store.geometry, discardSupport: plan.store.discard,
+        health: plan.health, statistics: statistics[index])
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
       loop.install(queue, as: key)

@@ -8,17 +8,20 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   private var share: BufferShare
   private var persistent: PersistentGrants
   private var vectors: IOVectorTable
-  private let channel: any StoreChannel
-  private let health: DiskHealth
+  private var channel: any StoreChannel
+  private var health: DiskHealth
+  private var ranges: BlockRangeTable
   private let statistics: BlockStatistics
   /// What the medium demands.
-  public let medium: MediumGeometry
+  public private(set) var medium: MediumGeometry
+  /// How the medium takes discards.
+  public private(set) var discardSupport: DiscardSupport?
 
   /// Gathers what a queue needs on the thread that owns it.
   init(
     loop: DataLoop<BlockQueue>, key: QueueKey, share: BufferShare, persistent: consuming PersistentGrants,
-    vectorCapacity: Int, channel: any StoreChannel, medium: MediumGeometry, health: DiskHealth,
-    statistics: BlockStatistics
+    vectorCapacity: Int, channel: any StoreChannel, medium: MediumGeometry,
+    discardSupport: DiscardSupport?, health: DiskHealth, statistics: BlockStatistics
   ) {
     self.loop = loop
     self.key = key
@@ -27,12 +30,24 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     vectors = IOVectorTable(capacity: vectorCapacity)
     self.channel = channel
     self.medium = medium
+    self.discardSupport = discardSupport
+    ranges = BlockRangeTable(capacity: 64)
     self.health = health
     self.statistics = statistics
   }
 
   /// Tells the host where the frontend is signalled, before the first turn.
   mutating func adopt(port: Port) { self.port = port }
+
+  /// Goes on with another image's channel; the old one's is the caller's to close. Nothing may be in flight.
+  mutating func adopt(
+    channel: any StoreChannel, medium: MediumGeometry, discardSupport: DiscardSupport?, health: DiskHealth
+  ) {
+    self.channel = channel
+    self.medium = medium
+    self.discardSupport = discardSupport
+    self.health = health
+  }
 
   /// Lets go of the store.
   func closeChannel() { channel.close() }
@@ -60,6 +75,17 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// True once data was lost.
   public var isFenced: Bool { health.lossErrno != 0 }
 
+  /// No rate is limited.
+  public mutating func mayTake() -> Bool { true }
+
+  /// No rate is limited.
+  public mutating func charge(byteCount: Int) {}
+
+  /// What the thread's pool and the guest's share of it can give at most.
+  public var largestBufferByteCount: Int {
+    min(loop.pool.largestRunByteCount, BufferPool.wholeRunByteCount(within: share.limitByteCount))
+  }
+
   /// Private memory from the thread's pool, within the guest's share.
   public mutating func allocateBuffer(byteCount: Int) -> IOBuffer? {
     loop.pool.allocate(byteCount: byteCount, share: &share)
@@ -67,6 +93,17 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// Gives memory back to the pool.
   public mutating func releaseBuffer(_ buffer: IOBuffer) { loop.pool.release(buffer, share: &share) }
+
+  /// A word of private memory.
+  public func word(at index: Int, in buffer: IOBuffer) -> UInt64 { loop.pool.word(at: index, in: buffer) }
+
+  /// Keeps other writes of this queue off blocks.
+  public mutating func lockBlocks(token: UInt32, first: UInt64, end: UInt64, isExclusive: Bool) -> Bool {
+    ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+  }
+
+  /// Lets go of them.
+  public mutating func unlockBlocks(token: UInt32) { ranges.unlock(key: UInt64(token)) }
 
   /// Pins a persistently mapped page.
   public mutating func pin(_ reference: GrantReference) -> PinnedPage? {
@@ -79,6 +116,11 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// Does grant copies.
   public mutating func copy(_ batch: inout GrantCopyBatch) { loop.grants.copy(&batch) }
+
+  /// Copies bytes of a pinned page to private memory.
+  public mutating func copy(from page: IOSegment, to memory: IOSegment) {
+    loop.pool.copy(from: page, to: memory)
+  }
 
   /// Sets a transfer vector.
   public mutating func setVector(_ segment: IOSegment, at index: Int) { vectors[index] = segment }

@@ -42,15 +42,35 @@ public struct MediumGeometry: BitwiseCopyable, Sendable, Equatable {
 /// Storage calls only begin; their end comes later through ``BlockQueueEngine/complete(token:result:host:)``,
 /// exactly once for each, never from within the call.
 public protocol BlockHost: ~Copyable {
-  /// What the medium demands.
+  /// What the medium demands. May change between turns while nothing is in flight (another image).
   var medium: MediumGeometry { get }
+  /// How the medium takes discards; nil where it takes none.
+  var discardSupport: DiscardSupport? { get }
   /// True once data may have been lost: from then on no write and no flush may succeed (decision 7).
   var isFenced: Bool { get }
 
-  /// Private page-aligned memory, or nil when the pool or the guest's share of it is used up.
+  /// Whether another request may be taken now; asked before each. After a no the host runs the queue again
+  /// when it may: requests that stay in the ring bring no event.
+  mutating func mayTake() -> Bool
+  /// Takes note of what a request moves, once for each that was taken: 0 bytes unless it reads or writes.
+  mutating func charge(byteCount: Int)
+
+  /// The largest buffer that can ever be had, in bytes; what needs more is answered with an error.
+  var largestBufferByteCount: Int { get }
+  /// Private page-aligned memory of 1...``largestBufferByteCount`` bytes, or nil when the pool or the guest's
+  /// share of it is used up.
   mutating func allocateBuffer(byteCount: Int) -> IOBuffer?
   /// Gives memory back.
   mutating func releaseBuffer(_ buffer: IOBuffer)
+  /// The 64-bit word `index` of private memory.
+  func word(at index: Int, in buffer: IOBuffer) -> UInt64
+
+  /// Keeps other writes, on any queue of the disk, off the medium's blocks `first..<end`: all of them when
+  /// `isExclusive`, else those that are. False when one is at work there: the request waits, and the host
+  /// runs the queue again when it may go on.
+  mutating func lockBlocks(token: UInt32, first: UInt64, end: UInt64, isExclusive: Bool) -> Bool
+  /// Lets go of the blocks that were locked under `token`.
+  mutating func unlockBlocks(token: UInt32)
 
   /// Pins the persistent mapping of a granted page, mapping it when it is new. Nil when it cannot be mapped
   /// now: the caller copies instead.
@@ -59,6 +79,8 @@ public protocol BlockHost: ~Copyable {
   mutating func unpin(_ handle: UInt32)
   /// Does the grant copies and sets each one's status.
   mutating func copy(_ batch: inout GrantCopyBatch)
+  /// Copies bytes of a pinned page to private memory, each read once.
+  mutating func copy(from page: IOSegment, to memory: IOSegment)
 
   /// Sets one entry of the table of transfer vectors.
   mutating func setVector(_ segment: IOSegment, at index: Int)
@@ -71,7 +93,7 @@ public protocol BlockHost: ~Copyable {
   mutating func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64)
   /// Begins bringing all completed writes to stable storage.
   mutating func flush(token: UInt32)
-  /// Begins giving a range back to the medium.
+  /// Begins giving a range back to the medium: within its ``discardSupport``.
   mutating func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool)
   /// Latches the loss of data; `errno` says why.
   mutating func fence(errno: Int32)

@@ -32,6 +32,10 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   @usableFromInline var parkedCount = 0
   @usableFromInline var failure: RingError?
   @usableFromInline var isClosing = false
+  /// Takes no requests until ``resume()``.
+  public private(set) var isPaused = false
+  /// Flushes that failed and are not answered while the connection lasts.
+  public internal(set) var heldCount = 0
 
   /// The rules requests are judged by; may be replaced between turns (a disk that grew).
   public var validator: RequestValidator
@@ -71,6 +75,28 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   /// Requests taken since the queue connected.
   public internal(set) var takenCount: UInt64 = 0
 
+  /// True when nothing that was taken still moves: all is answered but the flushes that are held.
+  public var isDrained: Bool { table.count == heldCount }
+
+  /// Stops taking requests until ``resume()``; those taken are finished and answered.
+  public mutating func pause() { isPaused = true }
+
+  /// Takes requests again. Run the queue once afterwards: what came meanwhile brings no further event.
+  public mutating func resume() { isPaused = false }
+
+  /// Looks once whether a request could be taken, for a thread that polls; the ring's broken state counts,
+  /// so that a turn reports it. The host's ``BlockHost/mayTake()`` is not asked.
+  public mutating func hasWork() -> Bool {
+    guard failure == nil, !isClosing, !isPaused, parkedCount == 0 else { return false }
+    if ring.unconsumed > 0 { return true }
+    do throws(RingError) {
+      return try ring.refresh() > 0
+    } catch {
+      failure = error
+      return true
+    }
+  }
+
   /// Stops taking requests; those taken are finished and answered.
   public mutating func beginClosing() { isClosing = true }
 
@@ -80,10 +106,13 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   ///
   /// Call it after an event, and after completions were delivered. The work of one turn is bounded by the
   /// ring's size, whatever the frontend does meanwhile.
-  public mutating func run(host: inout Host) -> EngineTurn {
+  ///
+  /// With `arms` false an idle turn does not ask the frontend for an event: the caller polls with
+  /// ``hasWork()``, and makes one turn that arms before it stops polling.
+  public mutating func run(host: inout Host, arms: Bool = true) -> EngineTurn {
     let releaseCount = table.releaseCount
     retryParked(host: &host)
-    let budget = takeRequests(host: &host)
+    let end = takeRequests(host: &host)
     finishCopies(host: &host)
     publish(host: &host)
     if let failure {
@@ -92,8 +121,10 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
     // What was released in this turn may be what they wait for, and no completion will come to tell.
     if parkedCount > 0 { return table.releaseCount == releaseCount ? .idle : .more }
-    if isClosing { return .idle }
-    if budget == 0 && ring.unconsumed > 0 { return .more }
+    // Whoever stopped the taking runs the queue when it goes on.
+    if isClosing || isPaused || end == .refused { return .idle }
+    if end == .outOfBudget && ring.unconsumed > 0 { return .more }
+    guard arms else { return .idle }
     do throws(RingError) {
       return try ring.finalCheck() ? .more : .idle
     } catch {
@@ -102,16 +133,27 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     }
   }
 
-  /// Takes requests until there are none, one must wait, or the turn's budget is spent; returns what is left
-  /// of it.
-  mutating func takeRequests(host: inout Host) -> Int {
+  /// Why no further request was taken.
+  enum TakingEnd {
+    /// There is none, or one must wait.
+    case nothing
+    /// The turn has had its share.
+    case outOfBudget
+    /// The host forbids it for now.
+    case refused
+  }
+
+  /// Takes requests until there are none, one must wait, the host forbids it, or the turn's budget is spent.
+  mutating func takeRequests(host: inout Host) -> TakingEnd {
+    guard failure == nil, !isClosing, !isPaused else { return .nothing }
     var budget = ring.slotCount
-    guard failure == nil, !isClosing else { return budget }
     do throws(RingError) {
-      while parkedCount == 0 && budget > 0 {
+      while parkedCount == 0 {
+        if budget == 0 { return .outOfBudget }
         if ring.unconsumed == 0 {
           guard try ring.refresh() > 0 else { break }
         }
+        guard host.mayTake() else { return .refused }
         guard ring.take(into: &request) else { break }
         budget -= 1
         takenCount += 1
@@ -120,7 +162,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
     } catch {
       failure = error
     }
-    return budget
+    return .nothing
   }
 
   /// Judges the request just copied and begins it.

@@ -1,9 +1,9 @@
-/// A buddy allocator over page numbers: runs of 1, 2, 4 ... 256 pages, aligned to their size. It knows no
+/// A buddy allocator over page numbers: runs of 1, 2, 4 ... 8192 pages, aligned to their size. It knows no
 /// memory, allocates none after init, and takes O(log n) steps.
 @safe
 struct BuddyMap: ~Copyable {
-  /// The largest run: 256 pages, 1 MiB.
-  static var largestOrder: Int { 8 }
+  /// The largest run: 8192 pages, 32 MiB.
+  static var largestOrder: Int { 13 }
   private static var none: UInt32 { .max }
 
   private enum State {

@@ -6,7 +6,7 @@ import Glibc
 public struct IOBuffer: BitwiseCopyable, Sendable, Equatable {
   /// All its bytes: a power of two of 4 KiB pages, aligned to a page. They hold what was there before.
   public let segment: IOSegment
-  /// Two to this power pages, 0...8.
+  /// Two to this power pages, 0...13.
   public let order: UInt8
   let stamp: UInt32
 }
@@ -43,7 +43,8 @@ public struct BufferShare: BitwiseCopyable, Sendable {
 /// show to a guest.
 @safe
 public final class BufferPool {
-  /// The largest buffer, 1 MiB.
+  /// The largest buffer, 32 MiB: it holds the largest request of blkif.h (4096 segments of 4 KiB) with the
+  /// medium's blocks that it covers in part.
   public static let largestByteCount = pageByteCount << BuddyMap.largestOrder
 
   // Sound: the arena is mapped from init to deinit, and every range is checked against it before it is
@@ -76,10 +77,20 @@ public final class BufferPool {
     IOSegment(address: UInt(bitPattern: unsafe base), length: UInt(byteCount))
   }
 
+  /// The largest buffer that this arena can give when nothing is taken, in bytes.
+  public var largestRunByteCount: Int { Self.wholeRunByteCount(within: byteCount) }
+
+  /// The largest size of a buffer that fits into `byteCount` bytes; 0 when none does.
+  public static func wholeRunByteCount(within byteCount: Int) -> Int {
+    let pages = byteCount / pageByteCount
+    guard pages > 0 else { return 0 }
+    return min(largestByteCount, pageByteCount << (Int.bitWidth - 1 - pages.leadingZeroBitCount))
+  }
+
   /// Bytes not handed out.
   public var freeByteCount: Int { map.freePageCount * pageByteCount }
 
-  /// Takes a buffer of at least `byteCount` bytes, 1...1 MiB; nil when no run is free.
+  /// Takes a buffer of at least `byteCount` bytes, 1...``largestByteCount``; nil when no run is free.
   public func allocate(byteCount: Int) -> IOBuffer? {
     precondition(byteCount > 0 && byteCount <= Self.largestByteCount)
     return take(order: Self.order(for: byteCount))
@@ -131,6 +142,15 @@ public final class BufferPool {
         : destination.address - source.address >= source.length, "copy onto itself")
     guard let to = unsafe destination.pointer, let from = unsafe source.pointer else { return }
     unsafe shared_copy_data(to, from, Int(source.length))
+  }
+
+  /// The 64-bit word `index` of a buffer, in the machine's byte order.
+  @inlinable
+  public func word(at index: Int, in buffer: IOBuffer) -> UInt64 {
+    precondition(index >= 0 && index < Int(buffer.segment.length) / 8 && contains(buffer.segment))
+    // Sound: the word lies in the buffer and that in the arena; any bits are an integer, at any address.
+    return unsafe (base + Int(buffer.segment.address - arena.address) + index * 8)
+      .loadUnaligned(as: UInt64.self)
   }
 
   /// Copies bytes of the arena out.

@@ -51,7 +51,8 @@ final class Daemon: VbdEnvironment {
     directory = BackendDirectory(backend: ownDomain, kinds: configuration.kinds)
     var sizes = DataThreadConfiguration()
     sizes.poolByteCount = configuration.poolByteCount
-    bufferShareByteCount = max(BufferPool.largestByteCount, configuration.poolByteCount / 4)
+    // The least is one request of 256 segments with the medium's blocks that it covers in part.
+    bufferShareByteCount = max(2 << 20, configuration.poolByteCount / 4)
     threads = try (0..<configuration.threadCount).map {
       try DataThread<BlockQueue>(number: $0, hypervisor: host, configuration: sizes)
     }
