@@ -88,4 +88,64 @@ import Testing
     model.endWrite(0..<1, succeeded: true)
     #expect(model.fault(noise, sector: 0, floor: model.floor(0)) != nil)
   }
+
+  @Test func aDiscardedSectorHoldsZeroesOrWhatItEverHeld() {
+    let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero)
+    let first = stamped(model.beginWrite(1))
+    model.endWrite(1..<2, succeeded: true)
+    let second = stamped(model.beginWrite(1))
+    model.endWrite(1..<2, succeeded: true)
+    let other = stamped(model.beginWrite(2))
+    model.endWrite(2..<3, succeeded: true)
+    #expect(model.fault(SectorBuffer(), sector: 1, floor: model.floor(1)) != nil)
+    #expect(model.fault(first, sector: 1, floor: model.floor(1)) != nil)
+    let floorBefore = model.floor(1)
+    model.beginDiscard(0..<2)
+    #expect(!model.canWrite(0..<1) && !model.canWrite(1..<2) && model.canWrite(2..<4))
+    model.endWrite(0..<2, succeeded: true)
+    for floor in [floorBefore, model.floor(1)] {
+      for buffer in [SectorBuffer(), first, second] {
+        #expect(model.fault(buffer, sector: 1, floor: floor) == nil)
+      }
+      // But never what belongs elsewhere, or was never written.
+      #expect(model.fault(other, sector: 1, floor: floor) != nil)
+      let future = stamped(SectorStamp(seed: 1, sector: 1, sequence: 9))
+      #expect(model.fault(future, sector: 1, floor: floor) != nil)
+    }
+    let third = stamped(model.beginWrite(1))
+    model.endWrite(1..<2, succeeded: true)
+    #expect(model.fault(third, sector: 1, floor: model.floor(1)) == nil)
+    for buffer in [SectorBuffer(), first, second] {
+      #expect(model.fault(buffer, sector: 1, floor: model.floor(1)) != nil)
+    }
+  }
+
+  @Test func whatAFlushCoveredSurvivesACut() throws {
+    let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero, tracksFlushes: true)
+    let early = stamped(model.beginWrite(0))
+    model.endWrite(0..<1, succeeded: true)
+    let running = stamped(model.beginWrite(1))
+    let promise = try #require(model.beginFlush())
+    // Both end before the flush does, but only one had ended when it began.
+    model.endWrite(1..<2, succeeded: true)
+    let late = stamped(model.beginWrite(0))
+    model.endWrite(0..<1, succeeded: true)
+    model.endFlush(promise)
+    let barrier = stamped(model.beginWrite(2))
+    model.endWrite(2..<3, succeeded: true)
+    model.endDurableWrite(2..<3)
+    #expect(model.durability == (2, 2))
+    let unfinished = stamped(model.beginWrite(3))
+    model.cutPower()
+    #expect(model.canWrite(0..<4))
+    for (sector, allowed, isEmptyAllowed) in [
+      (0, [early, late], false), (1, [running], true), (2, [barrier], false), (3, [unfinished], true),
+    ] {
+      for buffer in allowed {
+        #expect(model.fault(buffer, sector: sector, floor: model.floor(sector)) == nil)
+      }
+      let empty = model.fault(SectorBuffer(), sector: sector, floor: model.floor(sector))
+      #expect((empty == nil) == isEmptyAllowed, "sector \(sector)")
+    }
+  }
 }

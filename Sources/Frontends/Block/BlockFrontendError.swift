@@ -25,6 +25,8 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
   /// A request that is no multiple of the disk's sector, or a discard that begins off the granularity, in
   /// units of 512 bytes; both in bytes.
   case misaligned(BlockOperation, sector: UInt64, sectorCount: Int, sectorByteCount: Int, granularity: Int)
+  /// A load asks for more sectors in one request than the backend takes.
+  case tooLarge(sectorCount: Int, maximum: Int)
   /// The device is not connected.
   case notConnected
   /// The backend broke the ring's rules.
@@ -62,6 +64,8 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
     case .misaligned(let operation, let sector, let count, let sectorByteCount, let granularity):
       return "\(operation) of \(count) sectors at \(sector) on a disk with sectors of \(sectorByteCount) "
         + "bytes" + (operation == .discard ? " and discards every \(granularity) bytes" : "")
+    case .tooLarge(let count, let maximum):
+      return "requests of \(count) sectors are too large: this backend takes \(maximum)"
     case .notConnected: return "the disk is not connected"
     case .ring(let error): return error.description
     case .unknownResponse(let response):

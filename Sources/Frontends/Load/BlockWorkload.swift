@@ -12,11 +12,21 @@ public struct BlockWorkload: Sendable {
 
   /// Where requests go.
   public var pattern = Pattern.random
-  /// Share of reads in percent, 0...100; the others are writes.
+  /// Share of reads in percent, 0...100, of what is no discard; the others are writes.
   public var readPercent = 100
-  /// Bytes of a request: a multiple of 512, at most 45056.
+  /// Share of discards in percent, 0...100. They begin at the disk's discard granularity.
+  public var discardPercent = 0
+  /// Share of the writes in percent, 0...100, that are write barriers.
+  public var barrierPercent = 0
+  /// Share of the writes in percent, 0...100, that are flushes which carry the data; with `barrierPercent` at
+  /// most 100.
+  public var flushWithDataPercent = 0
+  /// Bytes of a block, a multiple of 512: requests begin at multiples of it and are whole blocks.
   public var blockByteCount = 4096
-  /// Requests in flight, at most the ring's slots.
+  /// Blocks of a request at most: each has 1 up to so many, by the seed. Barriers and flushes with data have
+  /// fewer where eleven pages hold no more.
+  public var maximumBlockCount = 1
+  /// Requests in flight in each queue, at most the ring's slots.
   public var queueDepth = 1
   /// Requests to make; nil for no such end.
   public var requestCount: UInt64?
@@ -47,8 +57,14 @@ public struct BlockWorkloadResult: Sendable {
   public var reads: UInt64 = 0
   /// Writes that succeeded.
   public var writes: UInt64 = 0
-  /// Flushes that succeeded.
+  /// Flushes without data that succeeded.
   public var flushes: UInt64 = 0
+  /// Of the writes, those that were write barriers or flushes with data.
+  public var orderedWrites: UInt64 = 0
+  /// Discards that succeeded.
+  public var discards: UInt64 = 0
+  /// Reads and writes that were indirect requests.
+  public var indirectRequests: UInt64 = 0
   /// Requests answered with an error or as not supported.
   public var errors: UInt64 = 0
   /// The first of these: operation, sector, and status.
@@ -57,6 +73,8 @@ public struct BlockWorkloadResult: Sendable {
   public var bytesRead: UInt64 = 0
   /// Bytes of the successful writes.
   public var bytesWritten: UInt64 = 0
+  /// Bytes of the successful discards.
+  public var bytesDiscarded: UInt64 = 0
   /// Sectors compared with the model.
   public var verifiedSectors: UInt64 = 0
   /// Sectors that held what they must not.
@@ -78,7 +96,7 @@ public struct BlockWorkloadResult: Sendable {
   public init() {}
 
   /// Successful requests.
-  public var requests: UInt64 { reads + writes + flushes }
+  public var requests: UInt64 { reads + writes + flushes + discards }
   /// Successful requests a second.
   public var requestsPerSecond: Double { perSecond(requests) }
   /// Bytes a second, both ways.

@@ -15,51 +15,47 @@ extension BlockWorkload {
   }
 }
 
-/// One run of a load: everything it needs is allocated at its start.
+/// One run of a load: everything it needs is allocated at its start, except to track flushes.
 struct BlockWorkloadRun {
   private let load: BlockWorkload
   private let frontend: BlockFrontend
-  private var queue: BlockFrontendQueue
+  private var queues: [BlockFrontendQueue]
   private let model: DiskModel?
-  private let firstSector: Int
-  private let blockSectors: Int
-  private let blockCount: Int
-  private var random: SeededGenerator
-  private var nextBlock = 0
+  private var choices: WorkloadChoices
+  private let largestSectorCount: Int
+  private let slotCount: Int
   private var made: UInt64 = 0
   private var writesSinceFlush: UInt64 = 0
   private var inFlight = 0
+  /// By queue.
+  private var depths: [Int]
   private var nextReconnect: UInt64
   private var buffer = SectorBuffer()
-  /// By request: when it was submitted, and the oldest write each of its sectors may return.
+  /// By queue and request: when it was submitted, and the oldest write each of its sectors may return.
   private var startedAt: [UInt64]
   private var floors: [UInt32]
+  private var promises: [RequestHandle: FlushPromise] = [:]
   private var result = BlockWorkloadResult()
 
   init(
     _ load: BlockWorkload, _ frontend: BlockFrontend, _ model: DiskModel?
   ) throws(BlockFrontendError) {
-    guard frontend.isConnected, let disk = frontend.disk else { throw .notConnected }
-    queue = try frontend.queue()
-    let sectors = load.sectors ?? 0..<disk.sectorCount
-    precondition(load.blockByteCount > 0 && load.blockByteCount % 512 == 0)
-    precondition(load.queueDepth > 0 && load.readPercent >= 0 && load.readPercent <= 100)
-    blockSectors = load.blockByteCount / 512
-    guard sectors.upperBound <= disk.sectorCount, sectors.count >= blockSectors else {
-      throw .doesNotFit(
-        sector: sectors.lowerBound, byteCount: UInt64(max(sectors.count * 512, load.blockByteCount)),
-        diskSectors: disk.sectorCount)
-    }
-    if let model { precondition(model.sectorCount >= Int(sectors.upperBound)) }
+    guard frontend.isConnected, let disk = frontend.disk, let features = frontend.features,
+      let first = frontend.queues.first
+    else { throw .notConnected }
+    queues = frontend.queues
+    choices = try WorkloadChoices(load, disk, features, queue: first)
+    if let model { precondition(model.sectorCount >= choices.sectors.upperBound) }
     self.load = load
     self.frontend = frontend
     self.model = model
-    firstSector = Int(sectors.lowerBound)
-    blockCount = sectors.count / blockSectors
-    random = SeededGenerator(seed: load.seed)
+    largestSectorCount = choices.largestSectorCount
+    slotCount = first.slotCount
+    depths = Array(repeating: 0, count: queues.count)
     nextReconnect = load.requestsBetweenReconnects
-    startedAt = Array(repeating: 0, count: queue.slotCount)
-    floors = model == nil ? [] : Array(repeating: 0, count: queue.slotCount * blockSectors)
+    startedAt = Array(repeating: 0, count: queues.count * slotCount)
+    floors =
+      model == nil ? [] : Array(repeating: 0, count: queues.count * slotCount * largestSectorCount)
   }
 
   mutating func finish() throws(BlockFrontendError) -> BlockWorkloadResult {
@@ -70,11 +66,13 @@ struct BlockWorkloadRun {
     let end = load.durationMilliseconds.map { start + UInt64($0) * 1_000_000 } ?? .max
     var now = start
     while true {
-      while inFlight < load.queueDepth, now < end, made < load.requestCount ?? .max {
-        guard try submitNext(now) else { break }
-      }
+      if now < end { try fillQueues(now) }
       try frontend.push()
-      if inFlight == 0 { break }
+      if inFlight == 0 {
+        guard now < end, made < load.requestCount ?? .max else { break }
+        // Nothing can end and make room.
+        throw .stalled(outstanding: 0, milliseconds: 0)
+      }
       try reconnectIfDue()
       let any = try takeResponses(&now)
       if !any {
@@ -95,66 +93,75 @@ struct BlockWorkloadRun {
     guard load.requestsBetweenReconnects > 0, made >= nextReconnect else { return }
     nextReconnect = made + load.requestsBetweenReconnects
     try frontend.reconnect(timeoutMilliseconds: load.stallMilliseconds)
-    queue = try frontend.queue()
+    queues = frontend.queues
   }
 
   // MARK: Making requests
 
+  /// Makes requests, one for each queue in turn, until all are as deep as wanted or none takes more.
+  private mutating func fillQueues(_ now: UInt64) throws(BlockFrontendError) {
+    var isAnyMade = true
+    while isAnyMade {
+      isAnyMade = false
+      for number in queues.indices where depths[number] < load.queueDepth {
+        guard made < load.requestCount ?? .max else { return }
+        if try submitNext(queues[number], now) { isAnyMade = true }
+      }
+    }
+  }
+
   /// Makes and submits the next request; false when it has to wait for others to end.
-  private mutating func submitNext(_ now: UInt64) throws(BlockFrontendError) -> Bool {
+  private mutating func submitNext(
+    _ queue: BlockFrontendQueue, _ now: UInt64
+  ) throws(BlockFrontendError) -> Bool {
     if load.writesBetweenFlushes > 0 && writesSinceFlush >= load.writesBetweenFlushes {
       guard let handle = try queue.prepare(BlockFrontRequest(.flush)) else { return false }
       writesSinceFlush = 0
-      submit(handle, now)
+      if let promise = model?.beginFlush() { promises[handle] = promise }
+      submit(queue, handle, now)
       return true
     }
-    var chosen = random
-    let isRead = Int(chosen.next() % 100) < load.readPercent
-    guard let block = chooseBlock(isRead: isRead, &chosen) else { return false }
-    let first = firstSector + block * blockSectors
-    let request = BlockFrontRequest(
-      isRead ? .read : .write, sector: UInt64(first), sectorCount: blockSectors,
-      firstPageSector: load.firstPageSector)
-    guard let handle = try queue.prepare(request) else { return false }
-    // Only now is the choice made for good: one that found no room is made again, the same.
-    random = chosen
-    nextBlock = block + 1 == blockCount ? 0 : block + 1
-    if isRead { noteFloors(handle, first) } else { stamp(handle, first) }
-    submit(handle, now)
+    // The choice is only made for good once there is room: otherwise the same is made again.
+    var chosen = choices
+    guard let request = chosen.next(model), let handle = try queue.prepare(request) else { return false }
+    choices = chosen
+    let first = Int(request.sector)
+    switch request.operation {
+    case .read: noteFloors(handle, first, request.sectorCount)
+    case .discard: model?.beginDiscard(first..<first + request.sectorCount)
+    default:
+      // What a barrier promises of the others, and a flush that carries data too.
+      if request.operation != .write, let promise = model?.beginFlush() { promises[handle] = promise }
+      stamp(queue, handle, first, request.sectorCount)
+    }
+    submit(queue, handle, now)
     return true
   }
 
-  private func chooseBlock(isRead: Bool, _ random: inout SeededGenerator) -> Int? {
-    for _ in 0..<8 {
-      let block: Int
-      switch load.pattern {
-      case .sequential: block = nextBlock
-      case .random: block = Int(random.next() % UInt64(blockCount))
-      }
-      let first = firstSector + block * blockSectors
-      guard !isRead, let model, !model.canWrite(first..<first + blockSectors) else { return block }
-    }
-    return nil
-  }
-
-  private mutating func submit(_ handle: RequestHandle, _ now: UInt64) {
-    startedAt[handle.index] = now
+  private mutating func submit(_ queue: BlockFrontendQueue, _ handle: RequestHandle, _ now: UInt64) {
+    startedAt[handle.queue * slotCount + handle.index] = now
     queue.submit(handle)
     inFlight += 1
+    depths[handle.queue] += 1
     made += 1
   }
 
-  private mutating func noteFloors(_ handle: RequestHandle, _ first: Int) {
-    guard let model else { return }
-    for position in 0..<blockSectors {
-      floors[handle.index * blockSectors + position] = model.floor(first + position)
-    }
+  private func firstFloor(_ handle: RequestHandle) -> Int {
+    (handle.queue * slotCount + handle.index) * largestSectorCount
   }
 
-  private mutating func stamp(_ handle: RequestHandle, _ first: Int) {
+  private mutating func noteFloors(_ handle: RequestHandle, _ first: Int, _ count: Int) {
+    guard let model else { return }
+    let base = firstFloor(handle)
+    for position in 0..<count { floors[base + position] = model.floor(first + position) }
+  }
+
+  private mutating func stamp(
+    _ queue: BlockFrontendQueue, _ handle: RequestHandle, _ first: Int, _ count: Int
+  ) {
     writesSinceFlush += 1
     guard let model else { return }
-    for position in 0..<blockSectors {
+    for position in 0..<count {
       model.beginWrite(first + position).fill(&buffer)
       buffer.withBytes { queue.copyIn($0, to: handle, at: position * wireSectorByteCount) }
     }
@@ -165,35 +172,33 @@ struct BlockWorkloadRun {
   /// Takes the responses that are there; false when there was none.
   private mutating func takeResponses(_ now: inout UInt64) throws(BlockFrontendError) -> Bool {
     var any = false
-    while let completion = try queue.nextCompletion() {
-      if !any { now = MonotonicClock.nowNanoseconds() }
-      any = true
-      guard let handle = completion.handle else { continue }
-      inFlight -= 1
-      let started = startedAt[handle.index]
-      result.latency.record(now > started ? now - started : 0)
-      try judge(handle, completion.response.status)
-      queue.release(handle)
+    for number in queues.indices {
+      let queue = queues[number]
+      while let completion = try queue.nextCompletion() {
+        if !any { now = MonotonicClock.nowNanoseconds() }
+        any = true
+        guard let handle = completion.handle else { continue }
+        inFlight -= 1
+        depths[number] -= 1
+        let started = startedAt[number * slotCount + handle.index]
+        result.latency.record(now > started ? now - started : 0)
+        try judge(queue, handle, completion.response.status)
+        queue.release(handle)
+      }
     }
     return any
   }
 
-  private mutating func judge(_ handle: RequestHandle, _ status: BlockStatus) throws(BlockFrontendError) {
+  private mutating func judge(
+    _ queue: BlockFrontendQueue, _ handle: RequestHandle, _ status: BlockStatus
+  ) throws(BlockFrontendError) {
     let request = queue.request(handle)
     let isOkay = status == .okay
-    let first = Int(request.sector)
-    switch request.operation {
-    case .read where isOkay:
-      result.reads += 1
-      result.bytesRead += UInt64(request.sectorCount * wireSectorByteCount)
-      verify(handle, first)
-    case .write:
-      model?.endWrite(first..<first + request.sectorCount, succeeded: isOkay)
-      guard isOkay else { break }
-      result.writes += 1
-      result.bytesWritten += UInt64(request.sectorCount * wireSectorByteCount)
-    case .flush where isOkay: result.flushes += 1
-    default: break
+    if isOkay { count(queue, request) }
+    if request.operation == .read {
+      if isOkay { verify(queue, handle, Int(request.sector), request.sectorCount) }
+    } else {
+      settle(handle, request, isOkay)
     }
     guard !isOkay else { return }
     result.errors += 1
@@ -202,12 +207,43 @@ struct BlockWorkloadRun {
     guard load.toleratesErrors else { throw error }
   }
 
-  private mutating func verify(_ handle: RequestHandle, _ first: Int) {
+  private mutating func count(_ queue: BlockFrontendQueue, _ request: BlockFrontRequest) {
+    let byteCount = UInt64(request.sectorCount) * UInt64(wireSectorByteCount)
+    if queue.descriptorPageCount(of: request) > 0 { result.indirectRequests += 1 }
+    switch request.operation {
+    case .read:
+      result.reads += 1
+      result.bytesRead += byteCount
+    case .discard:
+      result.discards += 1
+      result.bytesDiscarded += byteCount
+    case .flush where byteCount == 0: result.flushes += 1
+    default:
+      result.writes += 1
+      result.bytesWritten += byteCount
+      if request.operation != .write { result.orderedWrites += 1 }
+    }
+  }
+
+  /// Tells the model of the end of a change or a flush.
+  private mutating func settle(_ handle: RequestHandle, _ request: BlockFrontRequest, _ isOkay: Bool) {
     guard let model else { return }
-    for position in 0..<blockSectors {
+    let sectors = Int(request.sector)..<Int(request.sector) + request.sectorCount
+    model.endWrite(sectors, succeeded: isOkay)
+    guard let promise = promises.removeValue(forKey: handle), isOkay else { return }
+    model.endFlush(promise)
+    if request.operation == .writeBarrier { model.endDurableWrite(sectors) }
+  }
+
+  private mutating func verify(
+    _ queue: BlockFrontendQueue, _ handle: RequestHandle, _ first: Int, _ count: Int
+  ) {
+    guard let model else { return }
+    let base = firstFloor(handle)
+    for position in 0..<count {
       buffer.withMutableBytes { queue.copyOut(&$0, from: handle, at: position * wireSectorByteCount) }
       result.verifiedSectors += 1
-      let floor = floors[handle.index * blockSectors + position]
+      let floor = floors[base + position]
       guard let fault = model.fault(buffer, sector: first + position, floor: floor) else { continue }
       result.mismatches += 1
       if result.firstMismatch == nil { result.firstMismatch = fault }

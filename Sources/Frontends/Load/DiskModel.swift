@@ -1,8 +1,11 @@
 /// What a disk must hold, sector by sector, given the writes that were submitted and completed.
 ///
-/// Writes to one sector are numbered. A read may return the last write that had completed when the read was
-/// submitted, or any later one submitted before the read's end; anything else is a fault. Two writes to one
+/// Changes of one sector are numbered. A read may return the last write that had completed when the read was
+/// submitted, or any later one submitted before the read's end; anything else is a fault. Two changes of one
 /// sector at a time would leave open which of them stays, so ``canWrite(_:)`` forbids them.
+///
+/// A discarded sector may hold, until it is written again, zeroes or anything it ever held (blkif.h leaves it
+/// undefined), but nothing of another place.
 public final class DiskModel {
   /// What sectors hold that were never written.
   public enum Initial: Sendable {
@@ -19,20 +22,27 @@ public final class DiskModel {
   private var settled: [UInt32]
   private var issued: [UInt32]
   private var isBusy: [Bool]
+  /// The number of the last discard; 0 for none.
+  private var discarded: [UInt32]
+  /// The last write that a flush made durable; empty when nobody asks.
+  private var durable: [UInt32]
 
-  /// A disk of `sectorCount` sectors of 512 bytes: 9 bytes of memory for each.
-  public init(sectorCount: Int, seed: UInt64, initial: Initial = .unknown) {
+  /// A disk of `sectorCount` sectors of 512 bytes: 13 bytes of memory for each, and 4 more with
+  /// `tracksFlushes`, which ``cutPower()`` needs.
+  public init(sectorCount: Int, seed: UInt64, initial: Initial = .unknown, tracksFlushes: Bool = false) {
     self.seed = seed
     self.initial = initial
     settled = Array(repeating: 0, count: sectorCount)
     issued = settled
     isBusy = Array(repeating: false, count: sectorCount)
+    discarded = settled
+    durable = tracksFlushes ? settled : []
   }
 
   /// Sectors of the disk.
   public var sectorCount: Int { settled.count }
 
-  /// True when no write to any of the sectors is in flight.
+  /// True when no write or discard of any of the sectors is in flight.
   func canWrite(_ sectors: Range<Int>) -> Bool {
     for sector in sectors where isBusy[sector] { return false }
     return true
@@ -44,6 +54,16 @@ public final class DiskModel {
     isBusy[sector] = true
     issued[sector] &+= 1
     return SectorStamp(seed: seed, sector: UInt64(sector), sequence: issued[sector])
+  }
+
+  /// Begins a discard of some sectors, which ``endWrite(_:succeeded:)`` ends.
+  func beginDiscard(_ sectors: Range<Int>) {
+    for sector in sectors {
+      precondition(!isBusy[sector])
+      isBusy[sector] = true
+      issued[sector] &+= 1
+      discarded[sector] = issued[sector]
+    }
   }
 
   /// Ends the writes to some sectors. One that failed may have happened or not, until the next.
@@ -61,9 +81,13 @@ public final class DiskModel {
   /// Judges a sector that was read, given ``floor(_:)`` at the read's submission; nil when it is right.
   func fault(_ buffer: SectorBuffer, sector: Int, floor: UInt32) -> SectorMismatch? {
     if floor == 0 && isInitial(buffer) { return nil }
+    // A discard that was not yet written over when the read began.
+    let isDiscarded = discarded[sector] > 0 && discarded[sector] >= floor
+    if isDiscarded && (buffer.isZero || isInitial(buffer)) { return nil }
+    let oldest = isDiscarded ? 1 : max(floor, 1)
     let sequence = UInt32(truncatingIfNeeded: buffer[2])
     let stamp = SectorStamp(seed: seed, sector: UInt64(sector), sequence: sequence)
-    if sequence >= max(floor, 1) && sequence <= issued[sector] && stamp.matches(buffer) { return nil }
+    if sequence >= oldest && sequence <= issued[sector] && stamp.matches(buffer) { return nil }
     return SectorMismatch(
       sector: UInt64(sector), oldest: floor, newest: issued[sector], foundSeed: buffer[0],
       foundSector: buffer[1], foundSequence: buffer[2])
@@ -76,11 +100,46 @@ public final class DiskModel {
     }
   }
 
+  // MARK: Durability
+
+  /// What a flush that is submitted now has to make durable: all writes that completed. Nil when flushes are
+  /// not tracked.
+  func beginFlush() -> FlushPromise? { durable.isEmpty ? nil : FlushPromise(settled: settled) }
+
+  /// The flush succeeded: its promise counts.
+  func endFlush(_ promise: FlushPromise) {
+    for sector in durable.indices { durable[sector] = max(durable[sector], promise.settled[sector]) }
+  }
+
+  /// A write that succeeded and was durable by itself, as a barrier's data is.
+  func endDurableWrite(_ sectors: Range<Int>) {
+    guard !durable.isEmpty else { return }
+    for sector in sectors { durable[sector] = settled[sector] }
+  }
+
+  /// The power went: what no flush made durable may be there or not, and nothing is in flight.
+  public func cutPower() {
+    precondition(!durable.isEmpty, "the model does not track flushes")
+    settled = durable
+    abandonWrites()
+  }
+
+  /// Sectors whose last completed write was made durable, and those for which a later one may be lost.
+  public var durability: (kept: Int, open: Int) {
+    let open = durable.indices.count { settled[$0] > durable[$0] }
+    return (durable.count - open, open)
+  }
+
   /// Forgets the writes in flight, of which each may have happened or not: for connections that ended for
   /// good.
   public func abandonWrites() {
     for sector in isBusy.indices { isBusy[sector] = false }
   }
+}
+
+/// The writes that a flush in flight covers.
+struct FlushPromise {
+  fileprivate let settled: [UInt32]
 }
 
 /// A sector that holds what it must not.
