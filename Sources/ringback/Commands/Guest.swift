@@ -27,12 +27,40 @@ struct Guest: ParsableCommand {
   @Option(help: "Run a load: randread, randwrite, randrw, read or write.")
   var load: Load?
 
-  @Option(help: ArgumentHelp("Requests in flight of the load.", valueName: "count"))
+  @Option(help: ArgumentHelp("Requests in flight of the load in each queue.", valueName: "count"))
   var depth = 32
 
   @Option(
-    help: ArgumentHelp("Bytes of the load's requests: a multiple of 512 up to 45056.", valueName: "bytes"))
+    help: ArgumentHelp(
+      "Bytes of the load's requests: a multiple of 512, up to 45056 or what --indirect allows.",
+      valueName: "bytes"))
   var blockSize = 4096
+
+  @Option(
+    help: ArgumentHelp(
+      "Requests have up to so many bytes, whole multiples of --block-size.", valueName: "bytes"))
+  var maxBlockSize: Int?
+
+  @Option(help: ArgumentHelp("Share of the load that are discards.", valueName: "percent"))
+  var discards = 0
+
+  @Option(help: ArgumentHelp("Share of the load's writes that are write barriers.", valueName: "percent"))
+  var barriers = 0
+
+  @Option(help: ArgumentHelp("Flush after so many writes; 0 for never.", valueName: "count"))
+  var flushEvery: UInt64 = 0
+
+  @Option(
+    help: ArgumentHelp("Reconnect after so many requests, some in flight; 0 for never.", valueName: "count"))
+  var reconnectEvery: UInt64 = 0
+
+  @Option(help: ArgumentHelp("Rings to use, as far as the backend offers them.", valueName: "count"))
+  var queues = 1
+
+  @Option(
+    help: ArgumentHelp(
+      "Segments of a request at most, as far as the backend offers them.", valueName: "count"))
+  var indirect = 32
 
   @Option(help: ArgumentHelp("Milliseconds of the load.", valueName: "ms"))
   var duration = 2000
@@ -80,9 +108,20 @@ struct Guest: ParsableCommand {
     guard BlockABI(protocolName: layout) != nil else {
       throw ValidationError("--layout is x86_64-abi, x86_32-abi or arm-abi")
     }
-    guard blockSize > 0, blockSize <= 45056, blockSize % 512 == 0 else {
-      throw ValidationError("--block-size is a multiple of 512 up to 45056")
+    let largest = 16 << 20
+    guard blockSize > 0, blockSize <= largest, blockSize % 512 == 0 else {
+      throw ValidationError("--block-size is a multiple of 512 up to \(largest)")
     }
+    if let maxBlockSize {
+      guard maxBlockSize >= blockSize, maxBlockSize <= largest, maxBlockSize % blockSize == 0 else {
+        throw ValidationError("--max-block-size is a multiple of --block-size up to \(largest)")
+      }
+    }
+    guard (0...100).contains(discards), (0...100).contains(barriers) else {
+      throw ValidationError("--discards and --barriers are 0 to 100")
+    }
+    guard (1...64).contains(queues) else { throw ValidationError("--queues is 1 to 64") }
+    guard (0...4096).contains(indirect) else { throw ValidationError("--indirect is 0 to 4096") }
     guard (1...1024).contains(depth) else { throw ValidationError("--depth is 1 to 1024") }
     guard duration > 0 else { throw ValidationError("--duration is at least 1 ms") }
   }
@@ -94,6 +133,8 @@ struct Guest: ParsableCommand {
     options.persistentGrants = persistentGrants
     options.grantLifetime = regrant ? .request : .connection
     options.spinNanoseconds = spin
+    options.queueCount = queues
+    options.maximumIndirectSegments = indirect
     let frontend = try BlockFrontend(
       hypervisor: host.open(), domain: DomainID(rawValue: host.ownDomain), device: vdev.device.number,
       options: options)
@@ -120,6 +161,11 @@ struct Guest: ParsableCommand {
     workload.pattern = kind == .read || kind == .write ? .sequential : .random
     workload.readPercent = kind.readPercent
     workload.blockByteCount = blockSize
+    workload.maximumBlockCount = (maxBlockSize ?? blockSize) / blockSize
+    workload.discardPercent = discards
+    workload.barrierPercent = barriers
+    workload.writesBetweenFlushes = flushEvery
+    workload.requestsBetweenReconnects = reconnectEvery
     workload.queueDepth = depth
     workload.durationMilliseconds = duration
     workload.seed = seed
@@ -137,7 +183,9 @@ struct GuestReport: Codable {
   var disk: String
   var backend: String
   var sectors: UInt64
+  var queues: Int
   var ringSlots: Int
+  var segments: Int
   var layout: String
   var persistentGrants: Bool
   var readOnly: Bool
@@ -149,6 +197,12 @@ struct GuestReport: Codable {
   /// A load's result.
   struct Load: Codable {
     var requests: UInt64
+    var reads: UInt64
+    var writes: UInt64
+    var flushes: UInt64
+    var barriers: UInt64
+    var discards: UInt64
+    var indirectRequests: UInt64
     var requestsPerSecond: Double
     var bytesPerSecond: Double
     var errors: UInt64
@@ -160,6 +214,12 @@ struct GuestReport: Codable {
 
     init(_ result: BlockWorkloadResult) {
       requests = result.requests
+      reads = result.reads
+      writes = result.writes
+      flushes = result.flushes
+      barriers = result.orderedWrites
+      discards = result.discards
+      indirectRequests = result.indirectRequests
       requestsPerSecond = result.requestsPerSecond
       bytesPerSecond = result.bytesPerSecond
       errors = result.errors
@@ -175,7 +235,9 @@ struct GuestReport: Codable {
     disk = VirtualDevice(number: frontend.device).description
     backend = frontend.backendPath
     sectors = frontend.disk?.sectorCount ?? 0
+    queues = frontend.queues.count
     ringSlots = frontend.queues.first?.slotCount ?? 0
+    segments = frontend.queues.first?.segmentCapacity ?? 0
     layout = frontend.options.abi.protocolName
     persistentGrants = frontend.options.persistentGrants && (frontend.features?.persistentGrants ?? false)
     readOnly = frontend.disk?.isReadOnly ?? false
@@ -184,7 +246,8 @@ struct GuestReport: Codable {
   var text: String {
     var lines = [
       "\(disk): \(sectors * 512 / 1_048_576) MiB from \(backend)",
-      "ring of \(ringSlots) slots, \(layout), "
+      (queues == 1 ? "ring" : "\(queues) rings") + " of \(ringSlots) slots, up to \(segments) segments, "
+        + "\(layout), "
         + (persistentGrants ? "pages stay mapped" : "pages are copied"),
     ]
     if let writtenBytes { lines.append("wrote \(writtenBytes) bytes and flushed") }
