@@ -8,6 +8,7 @@ import Synchronization
 final class FrontendDaemon: Sendable {
   private enum Message: Sendable {
     case disk(DeviceAddress, VbdEvent)
+    case command(DeviceAddress, @Sendable (Vbd?) -> Void)
     case stop
   }
 
@@ -51,6 +52,31 @@ final class FrontendDaemon: Sendable {
 
   /// Everything logged so far.
   var lines: [LogLine] { log.withLock { $0 } }
+
+  /// Has the control thread do something to a disk, and waits for the answer.
+  func ask<Answer: Sendable>(
+    _ disk: DeviceAddress,
+    _ question: @escaping @Sendable (Vbd, _ answer: @escaping @Sendable (Answer) -> Void) -> Void
+  ) throws -> Answer {
+    let answer = Mutex<Answer?>(nil)
+    let answered = DispatchSemaphore(value: 0)
+    inbox.post(
+      .command(disk) { found in
+        guard let found else {
+          answered.signal()
+          return
+        }
+        question(found) { value in
+          answer.withLock { $0 = value }
+          answered.signal()
+        }
+      })
+    guard answered.wait(timeout: .now() + 20) == .success else {
+      throw WorldFailure("no answer to a command; the log: \(lines)")
+    }
+    guard let answer = answer.withLock({ $0 }) else { throw WorldFailure("there is no disk \(disk)") }
+    return answer
+  }
 
   /// Drains every disk and ends; a failure or a hang is thrown.
   func stop() throws {
@@ -101,6 +127,7 @@ final class FrontendDaemon: Sendable {
         for message in daemon.inbox.take() {
           switch message {
           case .disk(let identity, let event): disks[identity]?.handle(event)
+          case .command(let identity, let body): body(disks[identity])
           case .stop:
             isStopping = true
             for disk in Array(disks.values) { disk.stop() }

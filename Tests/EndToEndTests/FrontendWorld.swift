@@ -16,7 +16,7 @@ final class FrontendWorld {
   let host: LoopbackHost
   let daemon: FrontendDaemon
   private let directory: URL
-  private let toolstack: StoreClient
+  let toolstack: StoreClient
   /// Guests that live: a domain dies with its last connection.
   private var guests: [DomainID: LoopbackHypervisor] = [:]
 

@@ -9,8 +9,8 @@ public struct BlockConnectionPlan: Sendable {
   public var parameters: FrontendParameters
   /// The rules for its requests.
   public var limits: BlockLimits
-  /// The bytes.
-  public var store: any BlockStore
+  /// The bytes; nil while the disk is paused: then the queues wait for a store.
+  public var store: (any BlockStore)?
   /// Whether they can be trusted.
   public var health: DiskHealth
   /// Bytes of a thread's buffer pool that one queue may hold.
@@ -18,7 +18,7 @@ public struct BlockConnectionPlan: Sendable {
 
   /// Gathers a plan.
   public init(
-    domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: any BlockStore,
+    domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: (any BlockStore)?,
     health: DiskHealth, bufferShareByteCount: Int
   ) {
     self.domain = domain
@@ -34,26 +34,20 @@ public struct BlockConnectionPlan: Sendable {
 /// happens on the threads, and what comes of it is reported by call-backs from there.
 public final class BlockConnection: Sendable {
   /// A queue that lives on a thread.
-  private struct LiveQueue: Sendable {
+  struct LiveQueue: Sendable {
     let thread: DataThread<BlockQueue>
     let key: QueueKey
     let reference: QueueReference
   }
 
   /// Carries a queue to its own thread and back.
-  private final class QueueReference: @unchecked Sendable {
+  final class QueueReference: @unchecked Sendable {
     // Sound: only the thread that owns the queue reads or clears this.
     var queue: BlockQueue?
     init(_ queue: BlockQueue) { self.queue = queue }
   }
 
-  private struct State {
-    var live: [LiveQueue] = []
-    var failure: VbdError?
-    var waiting = 0
-  }
-
-  private let state = Mutex(State())
+  private let live = Mutex<[LiveQueue]>([])
   /// The queues' numbers, in order.
   public let statistics: [BlockStatistics]
   /// Slots of each ring.
@@ -67,12 +61,18 @@ public final class BlockConnection: Sendable {
   /// Prepares a connection; ``open(on:firstThread:done:)`` makes it. `reportFault` hears of a frontend that
   /// breaks a ring's rules.
   public init(plan: BlockConnectionPlan, reportFault: @escaping @Sendable (VbdError) -> Void) {
+    // The store is given to open() and not kept, so that a pause can close it.
+    var plan = plan
+    firstStore = Mutex(plan.store)
+    plan.store = nil
     self.plan = plan
     self.reportFault = reportFault
     statistics = plan.parameters.queues.map { _ in BlockStatistics() }
     let pages = plan.parameters.queues.first?.ringReferences.count ?? 1
     slotCount = RingGeometry(pageCount: pages, slotByteCount: plan.parameters.abi.requestByteCount).slotCount
   }
+
+  private let firstStore: Mutex<(any BlockStore)?>
 
   /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads.
   /// `done` is called once, from a data thread: with nil, or with what failed after everything was undone.
@@ -81,77 +81,92 @@ public final class BlockConnection: Sendable {
   ) {
     precondition(!threads.isEmpty)
     let queues = plan.parameters.queues
-    state.withLock { $0.waiting = queues.count }
+    let store = firstStore.withLock { store in
+      defer { store = nil }
+      return store
+    }
+    let countdown = Countdown(queues.count) { [self] failure in
+      if let failure {
+        close { done(failure) }
+      } else {
+        done(nil)
+      }
+    }
     for index in queues.indices {
       let thread = threads[(firstThread + index) % threads.count]
       let wasAccepted = thread.perform { loop in
         do throws(VbdError) {
-          let (key, queue) = try self.openQueue(index, on: loop)
-          let live = LiveQueue(thread: thread, key: key, reference: QueueReference(queue))
-          self.state.withLock { $0.live.append(live) }
-          self.finishOpening(nil, done)
+          let (key, queue) = try self.openQueue(index, of: store, on: loop)
+          let opened = LiveQueue(thread: thread, key: key, reference: QueueReference(queue))
+          self.live.withLock { $0.append(opened) }
+          countdown.answer()
         } catch {
-          self.finishOpening(error, done)
+          countdown.answer(error)
         }
       }
-      if !wasAccepted { finishOpening(VbdError("the daemon is stopping"), done) }
-    }
-  }
-
-  private func finishOpening(_ failure: VbdError?, _ done: @escaping @Sendable (VbdError?) -> Void) {
-    let (isLast, first) = state.withLock { state in
-      state.waiting -= 1
-      state.failure = state.failure ?? failure
-      return (state.waiting == 0, state.failure)
-    }
-    guard isLast else { return }
-    if let first {
-      close { done(first) }
-    } else {
-      done(nil)
+      if !wasAccepted { countdown.answer(VbdError("the daemon is stopping")) }
     }
   }
 
   /// Stops taking requests, finishes those taken, then unbinds and unmaps everything; `done` is called once
   /// after that, from a data thread or at once when there is nothing to close.
   public func close(done: @escaping @Sendable () -> Void) {
-    let live = state.withLock { state in
-      let live = state.live
-      state.live = []
-      state.waiting = live.count
+    let closing = live.withLock { live in
+      defer { live = [] }
       return live
     }
-    guard !live.isEmpty else {
+    guard !closing.isEmpty else {
       done()
       return
     }
-    for queue in live {
+    let countdown = Countdown(closing.count) { _ in done() }
+    for queue in closing {
       let wasAccepted = queue.thread.perform { loop in
         queue.reference.queue?.close {
           queue.reference.queue?.dispose()
           loop.remove(queue.key)
           queue.reference.queue = nil
           // The loop lets the queue go at the end of its turn; only then are its pages unmapped.
-          if !queue.thread.perform({ _ in self.finishClosing(done) }) { self.finishClosing(done) }
+          if !queue.thread.perform({ _ in countdown.answer() }) { countdown.answer() }
         }
         loop.wake(queue.key)
       }
-      if !wasAccepted { finishClosing(done) }
+      if !wasAccepted { countdown.answer() }
     }
   }
 
-  private func finishClosing(_ done: @escaping @Sendable () -> Void) {
-    let isLast = state.withLock { state in
-      state.waiting -= 1
-      return state.waiting == 0
+  /// Has every queue do something on its thread, and joins their answers: `done` is called once, from any
+  /// thread. A queue that is gone answers at once.
+  func ask(
+    _ question:
+      @escaping @Sendable (
+        BlockQueue, StoreChannelPlace, _ answer: @escaping @Sendable (VbdError?) -> Void
+      ) -> Void, done: @escaping @Sendable (VbdError?) -> Void
+  ) {
+    let asked = live.withLock { $0 }
+    guard !asked.isEmpty else {
+      done(nil)
+      return
     }
-    if isLast { done() }
+    let countdown = Countdown(asked.count, done: done)
+    for queue in asked {
+      let wasAccepted = queue.thread.perform { [slotCount] loop in
+        guard let living = queue.reference.queue else {
+          countdown.answer()
+          return
+        }
+        let place = StoreChannelPlace(loop: loop, key: queue.key, callCapacity: slotCount)
+        question(living, place) { countdown.answer($0) }
+        loop.wake(queue.key)
+      }
+      if !wasAccepted { countdown.answer() }
+    }
   }
 
   /// Makes one queue on the thread that will own it.
-  private func openQueue(_ index: Int, on loop: DataLoop<BlockQueue>) throws(VbdError) -> (
-    QueueKey, BlockQueue
-  ) {
+  private func openQueue(
+    _ index: Int, of store: (any BlockStore)?, on loop: DataLoop<BlockQueue>
+  ) throws(VbdError) -> (QueueKey, BlockQueue) {
     let parameters = plan.parameters.queues[index]
     do {
       let pages = try loop.grants.map(parameters.ringReferences, of: plan.domain, access: .readWrite)
@@ -171,7 +186,9 @@ public final class BlockConnection: Sendable {
       }
       let channel: any StoreChannel
       do {
-        channel = try plan.store.openChannel(StoreChannelPlace(loop: loop, key: key, callCapacity: slots))
+        channel =
+          try store?.openChannel(StoreChannelPlace(loop: loop, key: key, callCapacity: slots))
+          ?? ClosedChannel()
       } catch {
         loop.remove(key)
         throw error
@@ -180,10 +197,11 @@ public final class BlockConnection: Sendable {
         loop: loop, key: key, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
         persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
         vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
-        channel: channel, medium: plan.store.geometry, discardSupport: plan.store.discard,
+        channel: channel, medium: store?.geometry ?? EmptyStore().geometry, discardSupport: store?.discard,
         health: plan.health, statistics: statistics[index])
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
+      if store == nil { queue.beginPaused() }
       loop.install(queue, as: key)
       do {
         queue.adopt(port: try loop.bind(key, domain: plan.domain, remotePort: parameters.port))

@@ -2,14 +2,33 @@ public import RingKit
 
 /// One connected queue of a disk, as its data thread runs it.
 public final class BlockQueue: DataQueue {
+  /// How far a pause has come.
+  private enum Pause {
+    /// Requests are served.
+    case none
+    /// Those taken are being finished.
+    case draining
+    /// What they wrote is being made durable.
+    case flushing
+    /// The store is let go.
+    case paused
+  }
+
   private var engine: BlockQueueEngine<RingBlockHost>
   private var host: RingBlockHost
   private let statistics: BlockStatistics
   private let reportFault: @Sendable (VbdError) -> Void
   private var onDrained: (() -> Void)?
+  private var pause = Pause.none
+  private var onPaused: ((VbdError?) -> Void)?
+  private var flushesWhenPaused = false
+  private var pauseFlushCount = 0
   private var isBroken = false
   private var wasKicked = false
   private var backoff = KickBackoff()
+
+  /// The token of the flush before a pause: beyond any ring's slots, and below a channel's own.
+  private static let pauseFlushToken = StoreToken.own(0) - 1
 
   /// Joins an engine and its world. `reportFault` hears once of a frontend that broke the ring's rules.
   init(
@@ -26,6 +45,12 @@ public final class BlockQueue: DataQueue {
   /// Tells the queue which port is its own, before its first turn.
   func adopt(port: Port) { host.adopt(port: port) }
 
+  /// Begins without a store, as after a pause. Before the first turn.
+  func beginPaused() {
+    engine.pause()
+    pause = .paused
+  }
+
   /// Lets go of the store. Nothing is in flight and nothing follows.
   func dispose() { host.closeChannel() }
 
@@ -35,11 +60,21 @@ public final class BlockQueue: DataQueue {
   /// An I/O of this queue ended.
   public func completed(token: UInt32, result: Int32) {
     if StoreToken.number(token) == nil {
-      engine.complete(token: token, result: result, host: &host)
+      deliver(token: token, result: result)
     } else {
       host.channelCompleted(token: token, result: result)
     }
   }
+
+  private func deliver(token: UInt32, result: Int32) {
+    if token == Self.pauseFlushToken {
+      pauseFlushEnded(result)
+    } else {
+      engine.complete(token: token, result: result, host: &host)
+    }
+  }
+
+  // MARK: Control, by messages to the data thread
 
   /// Stops taking requests; `onDrained` is called on the data thread once those taken are finished.
   func close(onDrained: @escaping () -> Void) {
@@ -47,24 +82,96 @@ public final class BlockQueue: DataQueue {
     self.onDrained = onDrained
   }
 
+  /// Stops taking requests; once those taken are finished, and what they wrote is durable if `flushes`, the
+  /// store is let go and `onPaused` called, in a turn. A failure is that of the flush; the queue is paused in
+  /// any case.
+  func pause(flushes: Bool, onPaused: @escaping (VbdError?) -> Void) {
+    engine.pause()
+    flushesWhenPaused = flushes
+    pauseFlushCount = 0
+    self.onPaused = onPaused
+    if pause == .none { pause = .draining }
+  }
+
+  /// Gives a paused queue a store, which it uses when it is resumed.
+  func use(_ channel: any StoreChannel, of store: any BlockStore, limits: BlockLimits, health: DiskHealth) {
+    precondition(pause == .paused)
+    host.adopt(
+      channel: channel, medium: store.geometry, discardSupport: store.discard, health: health)
+    engine.validator = RequestValidator(limits: limits)
+  }
+
+  /// Takes requests again; a turn has to follow.
+  func resume() {
+    guard pause == .paused else { return }
+    pause = .none
+    engine.resume()
+  }
+
+  /// Replaces the rules for requests that come from here on.
+  func setLimits(_ limits: BlockLimits) { engine.validator = RequestValidator(limits: limits) }
+
+  /// One step of a pause, when nothing is in flight.
+  private func advancePause() {
+    switch pause {
+    case .none, .flushing:
+      return
+    case .draining:
+      if flushesWhenPaused && !host.isFenced {
+        pause = .flushing
+        host.flush(token: Self.pauseFlushToken)
+        return
+      }
+      finishPause(nil)
+    case .paused:
+      finishPause(nil)
+    }
+  }
+
+  private func pauseFlushEnded(_ result: Int32) {
+    pauseFlushCount += 1
+    // EINTR and EAGAIN pass.
+    if result == -4 || result == -11, pauseFlushCount < 16 {
+      host.flush(token: Self.pauseFlushToken)
+    } else if result < 0 {
+      // As with a guest's flush: what was lost is told once, and nobody may be promised it later.
+      host.fence(errno: -result)
+      finishPause(VbdError("what the guest wrote could not be made durable (error \(-result))"))
+    } else {
+      finishPause(nil)
+    }
+  }
+
+  private func finishPause(_ failure: VbdError?) {
+    host.closeChannel()
+    pause = .paused
+    publishStatistics()
+    guard let onPaused else { return }
+    self.onPaused = nil
+    onPaused(failure)
+  }
+
+  // MARK: Turns
+
   /// Does a bounded amount of work.
   public func run(now: UInt64) -> QueueTurn {
     let before = engine.counters
     let taken = engine.takenCount
-    while let done = host.nextCompletion() {
-      engine.complete(token: done.token, result: done.result, host: &host)
-    }
+    while let done = host.nextCompletion() { deliver(token: done.token, result: done.result) }
     let turn = engine.run(host: &host)
     backoff.note(kicked: wasKicked, tookSomething: engine.takenCount != taken)
     wasKicked = false
     engine.counters.kicks = backoff.kickCount
     engine.counters.spuriousKicks = backoff.spuriousCount
     if engine.counters != before { publishStatistics() }
-    if engine.inFlightCount == 0, let onDrained {
-      self.onDrained = nil
-      publishStatistics()
-      onDrained()
-      return .idle(unmaskAfterNanoseconds: 0)
+    if engine.isDrained {
+      if onPaused != nil { advancePause() }
+      if let onDrained, pause != .flushing {
+        self.onDrained = nil
+        publishStatistics()
+        onDrained()
+        return .idle(unmaskAfterNanoseconds: 0)
+      }
     }
     if host.hasCompletions { return .again }
     switch turn {

@@ -19,8 +19,8 @@ public struct FrontendParameters: Equatable, Sendable {
   public var usesPersistentGrants: Bool
 
   /// Reads the frontend's keys, all of which the guest can set to anything.
-  public static func read(
-    from store: any StoreAccess, frontendPath: String, offer: VbdOffer
+  static func read(
+    from store: any StoreAccess, frontendPath: String, offer: VbdOffer, for properties: VbdProperties
   ) throws(VbdError) -> FrontendParameters {
     do {
       // Absent means x86_32 on x86, not the header's "native": that is what every old 32-bit guest relies on.
@@ -33,9 +33,17 @@ public struct FrontendParameters: Equatable, Sendable {
         }
         abi = named
       }
+      // Such a frontend counts everything in sectors, which was the rule from 2012 to Xen 4.20 and nobody's
+      // rule since; nobody can tell which of the two it means, so it gets no disk rather than a mangled one.
+      if properties.sectorByteCount != 512, try store.flag(largeSectors(frontendPath), default: false) {
+        throw VbdError(
+          "\(largeSectors(frontendPath)) is 1 and the disk's sectors have \(properties.sectorByteCount) bytes: "
+            + "this frontend would count in another unit than ours (deprecated in Xen 4.20); remove the node "
+            + "logical-sector-size, so that the disk has 512-byte sectors")
+      }
       let order = try ringPageOrder(store, frontendPath: frontendPath, offer: offer)
       let count = try store.decimal(
-        "\(frontendPath)/multi-queue-num-queues", in: 1...offer.maximumQueues, default: 1)
+        "\(frontendPath)/multi-queue-num-queues", in: 1...offer.queueCount(for: properties), default: 1)
       var queues: [Queue] = []
       for index in 0..<count {
         // With one queue the keys stand at the top level, whatever else is there (block protocol,
@@ -54,6 +62,10 @@ public struct FrontendParameters: Equatable, Sendable {
     } catch {
       throw VbdError("\(error)")
     }
+  }
+
+  private static func largeSectors(_ frontendPath: String) -> String {
+    "\(frontendPath)/feature-large-sector-size"
   }
 
   /// The ring's order; nil when the frontend wrote neither key, which is the single-page way.

@@ -39,18 +39,22 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// Tells the host where the frontend is signalled, before the first turn.
   mutating func adopt(port: Port) { self.port = port }
 
-  /// Goes on with another image's channel; the old one's is the caller's to close. Nothing may be in flight.
+  /// Goes on with another image's channel, or with one opened anew. Nothing may be in flight.
   mutating func adopt(
     channel: any StoreChannel, medium: MediumGeometry, discardSupport: DiscardSupport?, health: DiskHealth
   ) {
+    self.channel.close()
     self.channel = channel
     self.medium = medium
     self.discardSupport = discardSupport
     self.health = health
   }
 
-  /// Lets go of the store.
-  func closeChannel() { channel.close() }
+  /// Lets go of the store. Nothing is under way, and nothing follows before another channel is adopted.
+  mutating func closeChannel() {
+    channel.close()
+    channel = ClosedChannel()
+  }
 
   /// Delivers the end of an I/O of the store's own.
   func channelCompleted(token: UInt32, result: Int32) { channel.completed(token: token, result: result) }

@@ -1,65 +1,32 @@
 public import RingKit
 
-/// How much a message matters.
-public enum VbdSeverity: Sendable {
-  /// Ordinary life.
-  case information
-  /// Something works less well than it could.
-  case warning
-  /// A disk is not served, or no longer.
-  case failure
-}
-
-/// What becomes of work that a disk has handed to data threads.
-public enum VbdEvent: Sendable {
-  /// The queues are up (nil), or could not be made and nothing is left of them.
-  case opened(generation: UInt32, failure: VbdError?)
-  /// Nothing is in flight or mapped any more.
-  case drained(generation: UInt32)
-  /// The frontend broke the rules of its ring.
-  case faulted(generation: UInt32, VbdError)
-}
-
-/// What a disk needs of the daemon that serves it. Belongs to the control thread.
-public protocol VbdEnvironment: AnyObject {
-  /// The control thread's xenstore.
-  var store: any StoreSession { get }
-  /// The domain that serves.
-  var ownDomain: DomainID { get }
-  /// The token for the watch on a disk's frontend.
-  func frontendToken(of disk: DeviceAddress) -> String
-  /// The data threads; at least one.
-  var threads: [DataThread<BlockQueue>] { get }
-  /// The thread for the next queue, so that queues spread.
-  func claimThread(count: Int) -> Int
-  /// Bytes of buffers that one queue may hold.
-  var bufferShareByteCount: Int { get }
-  /// What is offered to frontends.
-  var offer: VbdOffer { get }
-  /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
-  var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
-  /// Tells the administrator.
-  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
-  /// The disk is no more ours.
-  func forget(_ disk: DeviceAddress)
-}
-
 /// One disk from the day its directory appears until it goes: reads its nodes, lets the handshake decide, and
 /// does what it says. Runs on the control thread; the data path lives in its ``BlockConnection``.
 public final class Vbd {
   /// Which disk.
   public let identity: DeviceAddress
-  private unowned let environment: any VbdEnvironment
-  private var handshake = BackendHandshake()
+  unowned let environment: any VbdEnvironment
+  private(set) var handshake = BackendHandshake()
   /// The toolstack's description, once read.
-  public private(set) var configuration: VbdConfiguration?
-  private var image: (any BlockStore)?
-  private var health = DiskHealth()
-  private var connection: BlockConnection?
+  public internal(set) var configuration: VbdConfiguration?
+  /// What the frontend is told of the disk, and what its requests are judged by; kept while paused.
+  public internal(set) var properties: VbdProperties?
+  /// True while the image is let go and requests stay in their rings: ``pause(done:)``.
+  public internal(set) var isPaused = false
+  var image: (any BlockStore)?
+  /// Tells one opened image's losses from another's.
+  var mediumNumber: UInt32 = 0
+  var health = DiskHealth()
+  var connection: BlockConnection?
   private var openingGeneration: UInt32?
   private var drainsWhenOpened = false
+  private var isDraining = false
   /// Its nodes, once the toolstack's were found to be in order; the frontend's state is watched from then on.
-  private var nodes: BackendNodes?
+  private(set) var nodes: BackendNodes?
+  /// The commands that wait for their turn, and what the present one waits for.
+  var commands = VbdCommands()
+  /// A size that was told and not taken.
+  var refusedSectorCount: UInt64?
 
   /// A disk whose directory was found.
   public init(_ identity: DeviceAddress, environment: any VbdEnvironment) {
@@ -126,10 +93,16 @@ public final class Vbd {
       }
     case .drained(let generation):
       connection = nil
+      isDraining = false
       act(on: .drained(generation: generation))
     case .faulted(let generation, let error):
       act(on: .connectionFailed(generation: generation, message: error.description))
+    case .answered(let question, let failure):
+      commands.take(question)?(failure)
+    case .lostData(let medium, let errno):
+      if medium == mediumNumber { reportLoss(errno: errno) }
     }
+    advanceCommands()
     if let nodes { removeIfAbandoned(nodes) }
   }
 
@@ -149,7 +122,10 @@ public final class Vbd {
     }
   }
 
-  private func findNodes() throws(VbdError) -> BackendNodes {
+  /// True while queues are neither being made nor ended.
+  var isConnectionStable: Bool { openingGeneration == nil && !isDraining }
+
+  func findNodes() throws(VbdError) -> BackendNodes {
     if let nodes { return nodes }
     do throws(StoreError) {
       let found = try BackendNodes(identity, backend: environment.ownDomain, in: environment.store)
@@ -173,42 +149,24 @@ public final class Vbd {
 
   // MARK: Actions
 
-  /// Opens what can fail before any feature is announced, so that a bad image is told at once.
-  private func openImage() throws(VbdError) -> any BlockStore {
-    if let image { return image }
-    let configuration = try VbdConfiguration.read(from: environment.store, directory: findNodes().directory)
-    self.configuration = configuration
-    let opened = try configuration.openStore()
-    if let warning = opened.warning { environment.log(.warning, warning, about: identity) }
-    image = opened
-    return opened
-  }
-
-  private func properties(of image: any BlockStore) -> VbdProperties {
-    VbdProperties(
-      sectorCount: image.byteCount / 512, physicalSectorByteCount: image.physicalBlockByteCount,
-      isReadOnly: !(configuration?.isWritable ?? false), isCDROM: configuration?.isCDROM ?? false,
-      isRemovable: configuration?.isRemovable ?? false)
-  }
-
   /// Drops what was read of the device. Initialising is what a toolstack writes into a new one, and it may have put
   /// it into the place of an old one without our seeing the directory gone.
   private func forgetDescription() {
     if let nodes {
       try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
     }
-    (nodes, configuration, image) = (nil, nil, nil)
-    health = DiskHealth()
+    (nodes, configuration, properties, image) = (nil, nil, nil, nil)
+    isPaused = false
   }
 
   private func publish(from: XenbusState, thenState state: XenbusState) {
     if from == .initialising { forgetDescription() }
     do throws(VbdError) {
-      try write(environment.offer.nodes(for: properties(of: openImage())), from: from, to: state)
+      try write(offer.nodes(for: knownProperties()), from: from, to: state)
     } catch {
       report(error.description)
       // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
-      try? write([], from: from, to: .closing)
+      _ = try? write([], from: from, to: .closing)
       refresh()
     }
   }
@@ -217,7 +175,7 @@ public final class Vbd {
     do throws(VbdError) {
       // Linux reads the disk's properties at Connected, so they are written again, for it and for a disk that
       // changed.
-      let features = state == .connected ? try environment.offer.nodes(for: properties(of: openImage())) : []
+      let features = state == .connected ? try offer.nodes(for: knownProperties()) : []
       try write(features, from: from, to: state)
       environment.log(.information, "\(from) -> \(state)", about: identity)
     } catch {
@@ -225,39 +183,35 @@ public final class Vbd {
     }
   }
 
-  /// Writes nodes and our state in one transaction, unless somebody else has written our state meanwhile.
-  private func write(
-    _ features: [(name: String, value: String)], from: XenbusState, to state: XenbusState
-  ) throws(VbdError) {
+  /// Writes nodes and our state in one transaction; false, and nothing written, when somebody else has written
+  /// our state meanwhile.
+  @discardableResult
+  func write(
+    _ features: [VbdNode], from: XenbusState, to state: XenbusState
+  ) throws(VbdError) -> Bool {
     let nodes = try findNodes()
     let isOurs: Bool
     do throws(StoreError) {
       isOurs = try nodes.publishFeatures(from: from, thenState: state, in: environment.store) {
         (tree, directory) throws(StoreError) in
-        for feature in features { try tree.write("\(directory)/\(feature.name)", feature.value) }
+        for feature in features { try feature.write(to: tree, directory) }
       }
       if state == .connected { try nodes.clearError(in: environment.store) }
     } catch {
       throw VbdError(error)
     }
     if !isOurs { refresh() }
+    return isOurs
   }
 
   private func connect(generation: UInt32) {
     do throws(VbdError) {
-      let image = try openImage()
+      let properties = try knownProperties()
       let parameters = try FrontendParameters.read(
-        from: environment.store, frontendPath: findNodes().frontendDirectory, offer: environment.offer)
-      let limits: BlockLimits
-      do throws(BlockLimitsError) {
-        limits = try BlockLimits(
-          sectorCount: image.byteCount / 512, readOnly: !(configuration?.isWritable ?? false),
-          offered: [.flush])
-      } catch {
-        throw VbdError(error)
-      }
+        from: environment.store, frontendPath: findNodes().frontendDirectory, offer: offer, for: properties)
       let plan = BlockConnectionPlan(
-        domain: identity.domain, parameters: parameters, limits: limits, store: image, health: health,
+        domain: identity.domain, parameters: parameters, limits: try offer.limits(for: properties),
+        store: isPaused ? nil : image, health: health,
         bufferShareByteCount: environment.bufferShareByteCount)
       let (identity, post) = (identity, environment.post)
       let connection = BlockConnection(plan: plan) { post(identity, .faulted(generation: generation, $0)) }
@@ -284,6 +238,7 @@ public final class Vbd {
 
   private func close(generation: UInt32) {
     let (identity, post) = (identity, environment.post)
+    isDraining = true
     guard let connection else {
       post(identity, .drained(generation: generation))
       return
@@ -292,7 +247,7 @@ public final class Vbd {
   }
 
   /// Tells the log and the node that toolstacks look at (xenbus_client.c, xenbus_dev_error).
-  private func report(_ message: String) {
+  func report(_ message: String) {
     environment.log(.failure, message, about: identity)
     do throws(StoreError) {
       try nodes?.reportError(message, in: environment.store)
@@ -301,11 +256,21 @@ public final class Vbd {
     }
   }
 
+  /// What was told last is mended.
+  func clearReport() {
+    do throws(StoreError) {
+      try nodes?.clearError(in: environment.store)
+    } catch {
+      environment.log(.warning, "the error node could not be removed: \(error)", about: identity)
+    }
+  }
+
   private func forget() {
     if let nodes {
       try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
       try? nodes.clearError(in: environment.store)
     }
+    cancelCommands()
     environment.forget(identity)
   }
 

@@ -1,16 +1,34 @@
 public import RingKit
 
 /// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus
-/// Nodes").
+/// Nodes"), with the nodes of our own that a toolstack may add.
 public struct VbdConfiguration: Equatable, Sendable {
-  /// The image as `params` names it: "PREFIX:LOCATION" (``StoreTable``) or an absolute path.
+  /// Node `params`: the image as "PREFIX:LOCATION" (``StoreTable``) or an absolute path. Empty for a drive
+  /// without a medium, which only a CD-ROM or removable disk can be; libxl's "empty:" means the same.
   public var image: String
-  /// False when `mode` has no "w".
+  /// Node `mode`: false for "r", true for "w", "w!" and when it is absent. A CD-ROM is never writable.
   public var isWritable: Bool
-  /// True for `device-type` cdrom.
+  /// Node `mode` is "w!": other writers of the image are expected.
+  public var isShared: Bool
+  /// Node `device-type` is "cdrom".
   public var isCDROM: Bool
-  /// True when the toolstack set `removable`.
+  /// Node `removable` is 1: the medium may be changed.
   public var isRemovable: Bool
+  /// Node `discard-enable`: false for 0. Ranges are then not given back to the medium, whatever the guest
+  /// asks.
+  public var allowsDiscard: Bool
+  /// Our own node `logical-sector-size`: the sector that the guest is shown, in bytes, a power of two from 512
+  /// (the default, right for every guest and medium) to 4096.
+  public var logicalSectorByteCount: Int
+  /// Our own node `paused` is 1: the image is not to be touched before the disk is resumed. Written by the
+  /// daemon.
+  public var isPaused: Bool
+
+  /// True for a drive without a medium.
+  public var isEmpty: Bool { image.isEmpty }
+
+  /// True where media come and go.
+  public var canChangeMedium: Bool { isCDROM || isRemovable }
 
   /// Reads and checks the description in the device's directory.
   public static func read(
@@ -21,20 +39,20 @@ public struct VbdConfiguration: Equatable, Sendable {
       guard ["r", "w", "w!"].contains(mode) else {
         throw VbdError("\(directory)/mode is \"\(mode)\"; it has to be r, w or w!")
       }
-      guard let parameters = try store.read("\(directory)/params"), !parameters.isEmpty else {
-        throw VbdError(
-          "\(directory)/params is missing; it names the image, as in \"aio:/srv/disk.img\" (an empty drive is not served)"
-        )
+      let isCDROM = try store.read("\(directory)/device-type") == "cdrom"
+      let isRemovable = try store.flag("\(directory)/removable", default: false)
+      let sectorPath = "\(directory)/logical-sector-size"
+      let sector = try store.decimal(sectorPath, in: 512...4096, default: 512)
+      guard sector.nonzeroBitCount == 1 else {
+        throw VbdError("\(sectorPath) is \(sector); it has to be 512, 1024, 2048 or 4096")
       }
-      do throws(VbdError) {
-        _ = try StoreTable.parse(parameters)
-      } catch {
-        throw VbdError("\(directory)/params: \(error)")
-      }
-      return VbdConfiguration(
-        image: parameters, isWritable: mode != "r",
-        isCDROM: try store.read("\(directory)/device-type") == "cdrom",
-        isRemovable: try store.flag("\(directory)/removable", default: false))
+      var configuration = VbdConfiguration(
+        image: "", isWritable: mode != "r" && !isCDROM, isShared: mode == "w!", isCDROM: isCDROM,
+        isRemovable: isRemovable, allowsDiscard: try store.flag("\(directory)/discard-enable", default: true),
+        logicalSectorByteCount: sector, isPaused: try store.flag("\(directory)/paused", default: false))
+      configuration.image = try configuration.checkImage(
+        try store.read("\(directory)/params") ?? "", directory: directory)
+      return configuration
     } catch let error as VbdError {
       throw error
     } catch {
@@ -42,9 +60,29 @@ public struct VbdConfiguration: Equatable, Sendable {
     }
   }
 
+  /// Checks what `params` says, or is to say; gives it as ``image`` has it.
+  func checkImage(_ parameters: String, directory: String) throws(VbdError) -> String {
+    guard !parameters.isEmpty, parameters != "empty:", parameters != "empty" else {
+      guard canChangeMedium else {
+        throw VbdError(
+          "\(directory)/params is missing; it names the image, as in \"aio:/srv/disk.img\" (only a drive "
+            + "that is a CD-ROM or removable can be empty)")
+      }
+      return ""
+    }
+    do throws(VbdError) {
+      _ = try StoreTable.parse(parameters)
+    } catch {
+      throw VbdError("\(directory)/params: \(error)")
+    }
+    return parameters
+  }
+
   /// Opens the image. Control thread; may block shortly.
   func openStore() throws(VbdError) -> any BlockStore {
+    guard !isEmpty else { return EmptyStore() }
     let (kind, location) = try StoreTable.parse(image)
-    return try kind.open(StoreRequest(location: location, isReadOnly: !isWritable))
+    return try kind.open(
+      StoreRequest(location: location, isReadOnly: !isWritable, isShared: isShared))
   }
 }

@@ -1,63 +1,112 @@
-/// What a disk offers its frontend.
+import RingKit
+
+/// What a disk offers its frontend, as far as its medium can.
 public struct VbdOffer: Equatable, Sendable {
-  /// Largest accepted ring: 2^order pages (blkif.h, max-ring-page-order).
+  /// Most rings that any disk offers; more than Linux's blkfront ever asks for of its own accord.
+  public static let queueLimit = 8
+
+  /// Largest accepted ring: 2^order pages, 0...4 (blkif.h, max-ring-page-order).
   public var maximumRingPageOrder = 4
-  /// Most rings (blkif.h, multi-queue-max-queues).
-  public var maximumQueues = 1
+  /// Most rings, 1...``queueLimit`` (blkif.h, multi-queue-max-queues); nil for one a data thread.
+  public var maximumQueues: Int?
   /// Whether granted pages may stay mapped (blkif.h, feature-persistent).
   public var persistentGrants = true
+  /// Whether the guest may ask for what it wrote to be made durable (blkif.h, feature-flush-cache).
+  public var flush = true
+  /// Whether write barriers are offered (blkif.h, feature-barrier).
+  public var barrier = false
+  /// Whether ranges may be given back (blkif.h, feature-discard), where the medium can.
+  public var discard = false
+  /// Segments of an indirect request at most, 1...256; 0 to offer none (blkif.h,
+  /// feature-max-indirect-segments).
+  public var indirectSegments = 0
 
   /// The usual offer.
   public init() {}
-}
 
-/// What a disk is, as its frontend sees it.
-public struct VbdProperties: Equatable, Sendable {
-  /// Size in units of 512 bytes, whatever the sector size is (blkif.h as settled by xen.git 221f2748e8).
-  public var sectorCount: UInt64
-  /// The smallest piece that the frontend may address, in bytes.
-  public var sectorByteCount = 512
-  /// The medium's own block, in bytes: a hint for the guest's layout.
-  public var physicalSectorByteCount: Int
-  /// VDISK_READONLY.
-  public var isReadOnly: Bool
-  /// VDISK_CDROM.
-  public var isCDROM: Bool
-  /// VDISK_REMOVABLE.
-  public var isRemovable: Bool
-
-  /// Describes a disk with 512-byte sectors.
-  public init(
-    sectorCount: UInt64, physicalSectorByteCount: Int, isReadOnly: Bool, isCDROM: Bool, isRemovable: Bool
-  ) {
-    self.sectorCount = sectorCount
-    self.physicalSectorByteCount = physicalSectorByteCount
-    self.isReadOnly = isReadOnly
-    self.isCDROM = isCDROM
-    self.isRemovable = isRemovable
+  /// The same offer with its number of queues settled for a daemon with so many data threads.
+  func settled(threadCount: Int) -> VbdOffer {
+    var offer = self
+    offer.maximumQueues = min(max(1, maximumQueues ?? threadCount), Self.queueLimit)
+    return offer
   }
 
-  /// The `info` bits.
-  public var info: UInt32 { (isCDROM ? 1 : 0) | (isRemovable ? 2 : 0) | (isReadOnly ? 4 : 0) }
+  /// Rings that a disk offers.
+  func queueCount(for properties: VbdProperties) -> Int {
+    min(maximumQueues ?? 1, properties.maximumQueueCount)
+  }
+
+  /// The optional operations that a disk offers: exactly those that ``nodes(for:)`` announces.
+  func options(for properties: VbdProperties) -> BlockOptions {
+    var options: BlockOptions = []
+    if flush { options.insert(.flush) }
+    if barrier { options.insert(.barrier) }
+    if discard && properties.canDiscard {
+      options.insert(.discard)
+      if properties.canDiscardSecurely { options.insert(.secureDiscard) }
+    }
+    if indirectSegments > 0 { options.insert(.indirect) }
+    return options
+  }
+
+  /// The rules that a disk's requests are judged by.
+  func limits(for properties: VbdProperties) throws(VbdError) -> BlockLimits {
+    do throws(BlockLimitsError) {
+      return try BlockLimits(
+        sectorCount: properties.sectorCount, sectorByteCount: properties.sectorByteCount,
+        readOnly: properties.isReadOnly, offered: options(for: properties),
+        maximumIndirectSegments: indirectSegments)
+    } catch {
+      throw VbdError(error)
+    }
+  }
+
+  /// The nodes below the backend's directory that announce this offer and the disk (blkif.h, "Backend XenBus
+  /// Nodes"). All are written before InitWait and again before Connected: Windows reads them at the first,
+  /// Linux at the second, and an earlier connection may have left other values.
+  func nodes(for properties: VbdProperties) -> [VbdNode] {
+    let options = options(for: properties)
+    let discards = options.contains(.discard)
+    func flag(_ option: BlockOptions) -> String { options.contains(option) ? "1" : "0" }
+    return [
+      VbdNode("feature-flush-cache", flag(.flush)),
+      VbdNode("feature-barrier", flag(.barrier)),
+      VbdNode("feature-discard", flag(.discard)),
+      // Both or neither (blkif.h, note 4). A discard has to begin at a multiple of the granularity since
+      // xen.git e9a0101dde, so it is the sector: stores round inwards to what their medium can.
+      VbdNode("discard-granularity", discards ? String(properties.sectorByteCount) : nil),
+      VbdNode("discard-alignment", discards ? "0" : nil),
+      VbdNode("discard-secure", discards ? flag(.secureDiscard) : nil),
+      // Must be absent where indirect requests are not supported (blkif.h, BLKIF_OP_INDIRECT).
+      VbdNode("feature-max-indirect-segments", indirectSegments > 0 ? String(indirectSegments) : nil),
+      VbdNode("feature-persistent", persistentGrants ? "1" : "0"),
+      VbdNode("max-ring-page-order", String(maximumRingPageOrder)),
+      VbdNode("max-ring-pages", String(1 << maximumRingPageOrder)),
+      VbdNode("multi-queue-max-queues", String(queueCount(for: properties))),
+      VbdNode("sectors", String(properties.sectorCount)),
+      VbdNode("sector-size", String(properties.sectorByteCount)),
+      VbdNode("physical-sector-size", String(properties.physicalSectorByteCount)),
+      VbdNode("info", String(properties.info)),
+    ]
+  }
 }
 
-extension VbdOffer {
-  /// The nodes below the backend's directory that announce this offer and the disk. All are written before
-  /// InitWait and again before Connected: Windows reads them at the first, Linux at the second, and an
-  /// earlier connection may have left other values.
-  public func nodes(for properties: VbdProperties) -> [(name: String, value: String)] {
-    [
-      ("feature-flush-cache", "1"),
-      ("feature-barrier", "0"),
-      ("feature-discard", "0"),
-      ("feature-persistent", persistentGrants ? "1" : "0"),
-      ("max-ring-page-order", String(maximumRingPageOrder)),
-      ("max-ring-pages", String(1 << maximumRingPageOrder)),
-      ("multi-queue-max-queues", String(maximumQueues)),
-      ("sectors", String(properties.sectorCount)),
-      ("sector-size", String(properties.sectorByteCount)),
-      ("physical-sector-size", String(properties.physicalSectorByteCount)),
-      ("info", String(properties.info)),
-    ]
+/// A node to be written below the backend's directory, or to be taken away.
+struct VbdNode: Equatable {
+  var name: String
+  /// Nil when the node has to be absent.
+  var value: String?
+
+  init(_ name: String, _ value: String?) {
+    self.name = name
+    self.value = value
+  }
+
+  func write(to tree: any StoreAccess, _ directory: String) throws(StoreError) {
+    if let value {
+      try tree.write("\(directory)/\(name)", value)
+    } else {
+      try tree.remove("\(directory)/\(name)")
+    }
   }
 }

@@ -1,0 +1,30 @@
+import Synchronization
+
+/// Joins the answers of several threads to one question.
+final class Countdown: Sendable {
+  private struct State {
+    var waiting: Int
+    var failure: VbdError?
+  }
+
+  private let state: Mutex<State>
+  private let done: @Sendable (VbdError?) -> Void
+
+  /// Waits for `count` answers, more than none; `done` is called once, on the thread of the last one, with
+  /// the first failure.
+  init(_ count: Int, done: @escaping @Sendable (VbdError?) -> Void) {
+    precondition(count > 0)
+    state = Mutex(State(waiting: count))
+    self.done = done
+  }
+
+  /// One of the answers.
+  func answer(_ failure: VbdError? = nil) {
+    let (isLast, first) = state.withLock { state in
+      state.waiting -= 1
+      state.failure = state.failure ?? failure
+      return (state.waiting == 0, state.failure)
+    }
+    if isLast { done(first) }
+  }
+}

@@ -1,0 +1,49 @@
+public import RingKit
+
+/// How much a message matters.
+public enum VbdSeverity: Sendable {
+  /// Ordinary life.
+  case information
+  /// Something works less well than it could.
+  case warning
+  /// A disk is not served, or no longer.
+  case failure
+}
+
+/// What becomes of work that a disk has handed to data threads.
+public enum VbdEvent: Sendable {
+  /// The queues are up (nil), or could not be made and nothing is left of them.
+  case opened(generation: UInt32, failure: VbdError?)
+  /// Nothing is in flight or mapped any more.
+  case drained(generation: UInt32)
+  /// The frontend broke the rules of its ring.
+  case faulted(generation: UInt32, VbdError)
+  /// The queues have answered a question of the disk's.
+  case answered(question: UInt32, failure: VbdError?)
+  /// The medium has lost what was written; the error number says why.
+  case lostData(medium: UInt32, errno: Int32)
+}
+
+/// What a disk needs of the daemon that serves it. Belongs to the control thread.
+public protocol VbdEnvironment: AnyObject {
+  /// The control thread's xenstore.
+  var store: any StoreSession { get }
+  /// The domain that serves.
+  var ownDomain: DomainID { get }
+  /// The token for the watch on a disk's frontend.
+  func frontendToken(of disk: DeviceAddress) -> String
+  /// The data threads; at least one.
+  var threads: [DataThread<BlockQueue>] { get }
+  /// The thread for the next queue, so that queues spread.
+  func claimThread(count: Int) -> Int
+  /// Bytes of buffers that one queue may hold.
+  var bufferShareByteCount: Int { get }
+  /// What is offered to frontends.
+  var offer: VbdOffer { get }
+  /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
+  var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
+  /// Tells the administrator.
+  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
+  /// The disk is no more ours.
+  func forget(_ disk: DeviceAddress)
+}
