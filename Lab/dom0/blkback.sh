@@ -7,33 +7,18 @@ backend_start() { :; }
 backend_stop() { :; }
 backend_last_words() { :; }
 
-# backend_attach DOMAIN VDEV IMAGE MODE: the nodes that a toolstack and its hotplug script would write
+# backend_attach DOMAIN VDEV IMAGE [--mode r]
 backend_attach() {
-  local number loop frontend back
+  local number loop mode=w back
   number=$(vdev_number "$2")
+  [ "${4-}" != --mode ] || mode=$5
   loop=$(losetup -f)
-  if [ "$4" = r ]; then losetup -r "$loop" "$3"; else losetup "$loop" "$3"; fi
+  if [ "$mode" = r ]; then losetup -r "$loop" "$3"; else losetup "$loop" "$3"; fi
   echo "$loop" >"/run/lab/loop-$1-$number"
-  frontend=/local/domain/$1/device/vbd/$number
   back=/local/domain/0/backend/vbd/$1/$number
-  # new nodes take their parent's permissions
-  xenstore-write "$frontend" "" "$back" ""
-  xenstore-chmod "$frontend" "n$1" r0
-  xenstore-chmod "$back" n0 "r$1"
-  xenstore-write "$frontend/backend" "$back" "$frontend/backend-id" 0 "$frontend/virtual-device" "$number" \
-    "$frontend/device-type" disk "$frontend/state" 1 \
-    "$back/frontend" "$frontend" "$back/frontend-id" "$1" "$back/online" 1 "$back/mode" "$4" "$back/device-type" disk \
-    "$back/dev" "$2" "$back/removable" 0 "$back/bootable" 1 "$back/state" 1
+  write_device_nodes "$1" "$2" mode "$mode"
   xenstore-write "$back/physical-device" "$(stat -c '%t:%T' "$loop")" "$back/hotplug-status" connected
   await 30 state_among "$back/state" 2 4
-}
-
-# state_among PATH STATE...
-state_among() {
-  local state wanted
-  state=$(xenstore-read "$1" 2>/dev/null) || return
-  for wanted in "${@:2}"; do [ "$state" != "$wanted" ] || return 0; done
-  return 1
 }
 
 backend_detach() {

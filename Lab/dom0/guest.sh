@@ -11,14 +11,16 @@ guest_id() { cat "/run/lab/ids/$1"; }
 guest_lookup() { mkdir -p /run/lab/ids && xl domid "$1" >"/run/lab/ids/$1" 2>/dev/null; }
 guest_lives() { xenstore-exists "/local/domain/$(guest_id "$1")/name"; }
 
-# guest_create NAME [--fio] [CONFIGURATION LINE]...: a paused PV guest
+# guest_create NAME [--fio] [--kernel WORDS] [CONFIGURATION LINE]...: a paused PV guest; WORDS go onto its kernel's
+# command line, root=/dev/xvda starts it from that disk, MODULE.PARAMETER=VALUE is passed to a module
 guest_create() {
-  local name=$1 ramdisk=guest.cpio memory=160; shift
+  local name=$1 ramdisk=guest.cpio memory=160 words=''; shift
   if [ "${1-}" = --fio ]; then ramdisk=guest-fio.cpio memory=384; shift; fi
+  if [ "${1-}" = --kernel ]; then words=$2; shift 2; fi
   mkdir -p /run/lab/guests
   # keys that come later win
   printf '%s\n' "name='$name'" "type='pv'" "kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'" \
-    "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5'" \
+    "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5 $words'" \
     "on_poweroff='destroy'" "on_reboot='destroy'" "on_crash='destroy'" "$@" >"/run/lab/guests/$name"
   xl create -q -p "/run/lab/guests/$name"
   guest_lookup "$name"
@@ -41,6 +43,15 @@ guest_await_restart() {
 }
 
 guest_has_other_id() { guest_lookup "$1" && [ "$(guest_id "$1")" != "$2" ]; }
+
+# guest_power_off NAME: an orderly end, with what it mounted written back
+guest_power_off() {
+  local id
+  id=$(guest_id "$1")
+  guest_send "$1" 'sync; mount -o remount,ro /; poweroff -f'
+  await $guest_limit domain_gone "$id"
+}
+domain_gone() { ! xenstore-exists "/local/domain/$1/name"; }
 
 guest_destroy() {
   xl destroy "$1" 2>/dev/null

@@ -73,12 +73,49 @@ vdev_number() {
   echo $((51712 + 16 * (letter - 97)))
 }
 
-# attach GUEST VDEV IMAGE [--mode r]: returns when the backend is ready for the frontend
+# attach GUEST VDEV IMAGE [--mode r] [OPTION of `ringback attach`]...: returns when the backend is ready for the frontend
 attach() {
-  local mode=w
-  [ "${4-}" != --mode ] || mode=$5
-  echo "attach $1 $2 $3 mode=$mode"
-  backend_attach "$(guest_id "$1")" "$2" "$3" "$mode"
+  echo "attach $*"
+  backend_attach "$(guest_id "$1")" "${@:2}"
+}
+
+# attach_by_nodes GUEST VDEV [NODE VALUE]...: as a toolstack would, without one; does not wait for the backend
+attach_by_nodes() {
+  echo "attach by nodes $*"
+  write_device_nodes "$(guest_id "$1")" "$2" hotplug-status connected "${@:3}"
+}
+
+# write_device_nodes DOMAIN VDEV [NODE VALUE]...: what a toolstack writes, and in the backend's folder the given nodes
+write_device_nodes() {
+  local number frontend back type=disk pairs=() i
+  number=$(vdev_number "$2")
+  frontend=/local/domain/$1/device/vbd/$number
+  back=/local/domain/0/backend/$backend_kind/$1/$number
+  for ((i = 3; i < $#; i += 2)); do
+    [ "${!i}" != device-type ] || type=${*:i+1:1}
+    pairs+=("$back/${!i}" "${*:i+1:1}")
+  done
+  # new nodes take their parent's permissions
+  xenstore-write "$frontend" "" "$back" ""
+  xenstore-chmod "$frontend" "n$1" r0
+  xenstore-chmod "$back" n0 "r$1"
+  xenstore-write "$frontend/backend" "$back" "$frontend/backend-id" 0 "$frontend/virtual-device" "$number" \
+    "$frontend/device-type" "$type" "$frontend/state" 1 \
+    "$back/frontend" "$frontend" "$back/frontend-id" "$1" "$back/online" 1 "$back/mode" w "$back/device-type" disk \
+    "$back/dev" "$2" "$back/removable" 0 "$back/bootable" 1 "$back/type" $backend_kind "${pairs[@]}" "$back/state" 1
+}
+
+# state_among PATH STATE...
+state_among() {
+  local state wanted
+  state=$(xenstore-read "$1" 2>/dev/null) || return
+  for wanted in "${@:2}"; do [ "$state" != "$wanted" ] || return 0; done
+  return 1
+}
+
+# backend_reaches GUEST VDEV STATE...
+backend_reaches() {
+  await 60 state_among "/local/domain/0/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")/state" "${@:3}"
 }
 
 # detach GUEST VDEV: returns when the device is gone

@@ -4,11 +4,12 @@
 backend_kind=vbd3
 ringback=/disk/lab/ringback
 
+# backend_start [OPTION of `ringback serve`]...
 backend_start() {
   rm -f /run/lab/daemon.status
   # in a session of its own, so that the end of the scenario does not end it
   setsid bash -c '"$@" & echo $! >/run/lab/daemon.pid; wait $!; echo $? >/run/lab/daemon.status' daemon \
-    "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug </dev/null >>/run/lab/daemon.log 2>&1 &
+    "$ringback" serve --kind $backend_kind --hypervisor xen --log-level debug "$@" </dev/null >>/run/lab/daemon.log 2>&1 &
   await 30 daemon_answers
 }
 
@@ -36,8 +37,8 @@ backend_kill() {
 daemon_gone() { [ ! -e "/proc/$1" ]; }
 backend_last_words() { echo "status $(cat /run/lab/daemon.status 2>/dev/null), $(tail -1 /run/lab/daemon.log)"; }
 
-# backend_attach DOMAIN VDEV IMAGE MODE
-backend_attach() { "$ringback" attach --domain "$1" --vdev "$2" --kind $backend_kind --mode "$4" --timeout 60 "$3"; }
+# backend_attach DOMAIN VDEV IMAGE [OPTION]...
+backend_attach() { "$ringback" attach --domain "$1" --vdev "$2" --kind $backend_kind --timeout 60 "${@:4}" "$3"; }
 backend_detach() { "$ringback" detach --domain "$1" --vdev "$2" --kind $backend_kind --timeout 60; }
 
 # the daemon itself has to notice that a domain is gone

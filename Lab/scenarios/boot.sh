@@ -1,0 +1,15 @@
+# A guest boots from its disk: only kernel, modules and a few programs come from dom0, the root file system from the image.
+# shellcheck shell=bash
+image=$images/root.img
+cp /images/root.ext4 "$image"
+backend_start
+guest_create g --kernel root=/dev/xvda
+attach g xvda "$image"
+guest_start g
+expect_equal "the root file system is on the disk" "$(guest_run g 'sed -n "s| / ext4 .*||p" /proc/mounts')" /dev/xvda
+written=$(guest_run g 'head -c 4194304 /dev/urandom | tee /root/data | sha256sum; sync')
+expect "the guest switches itself off" guest_power_off g
+require "e2fsck finds the image clean" e2fsck -fn "$image"
+mount -t ext4 -o loop,ro "$image" /mnt
+expect_equal "the image holds what the guest wrote" "$(sha256sum </mnt/root/data)" "$written"
+umount /mnt
