@@ -20,6 +20,9 @@ final class FrontendDaemon: Sendable {
     var description: String { "\(severity) \(disk): \(message)" }
   }
 
+  /// Opens a disk's image.
+  typealias StoreOpening = @Sendable (VbdConfiguration) throws(VbdError) -> any BlockStore
+
   private let log = Mutex<[LogLine]>([])
   private let inbox: Mailbox<Message>
   private let opened = DispatchSemaphore(value: 0)
@@ -27,13 +30,16 @@ final class FrontendDaemon: Sendable {
   private let failure = Mutex<String?>(nil)
 
   /// Starts serving; throws when it cannot open what it needs.
-  init(hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int) throws {
+  init(
+    hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int,
+    opening: @escaping StoreOpening
+  ) throws {
     inbox = try Mailbox(waiting: .polling)
     let thread = Thread { [self] in
       do {
         let control = try Control(
           daemon: self, hypervisor: hypervisor, offer: offer, threadCount: threadCount,
-          poolByteCount: poolByteCount)
+          poolByteCount: poolByteCount, opening: opening)
         opened.signal()
         try control.run()
       } catch {
@@ -93,6 +99,7 @@ final class FrontendDaemon: Sendable {
     let bufferShareByteCount: Int
     let ownDomain: DomainID
     let post: @Sendable (DeviceAddress, VbdEvent) -> Void
+    private let opening: StoreOpening
     private let client: StoreClient
     private let daemon: FrontendDaemon
     private var disks: [DeviceAddress: Vbd] = [:]
@@ -101,8 +108,9 @@ final class FrontendDaemon: Sendable {
 
     init(
       daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int,
-      poolByteCount: Int
+      poolByteCount: Int, opening: @escaping StoreOpening
     ) throws {
+      self.opening = opening
       self.daemon = daemon
       self.offer = offer
       client = try hypervisor.openStore()
@@ -163,6 +171,10 @@ final class FrontendDaemon: Sendable {
     }
 
     func frontendToken(of disk: DeviceAddress) -> String { "frontend/\(disk)" }
+
+    func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore {
+      try opening(configuration)
+    }
 
     func claimThread(count: Int) -> Int {
       defer { nextThread = (nextThread + count) % threads.count }

@@ -26,7 +26,10 @@ final class FrontendWorld {
   /// xvda
   static let device: UInt32 = 51712
 
-  init(offer: VbdOffer = VbdOffer(), threadCount: Int = 1, poolByteCount: Int = 8 << 20) throws {
+  init(
+    offer: VbdOffer = VbdOffer(), threadCount: Int = 1, poolByteCount: Int = 8 << 20,
+    opening: @escaping FrontendDaemon.StoreOpening = { (disk) throws(VbdError) in try disk.openStore() }
+  ) throws {
     // libxenstore writes to sockets whose peer may be gone; the program ignores the signal from its start.
     _ = signal(SIGPIPE, SIG_IGN)
     directory = FileManager.default.temporaryDirectory.appending(
@@ -35,7 +38,7 @@ final class FrontendWorld {
     toolstack = try host.hypervisor(for: Self.backend).openStore()
     daemon = try FrontendDaemon(
       hypervisor: try host.hypervisor(for: Self.backend), offer: offer, threadCount: threadCount,
-      poolByteCount: poolByteCount)
+      poolByteCount: poolByteCount, opening: opening)
   }
 
   deinit {

@@ -31,7 +31,7 @@ extension Vbd {
 
   /// Opens an image and checks that it can be offered.
   func open(_ configuration: VbdConfiguration) throws(VbdError) -> (any BlockStore, VbdProperties) {
-    let opened = try configuration.openStore()
+    let opened = try environment.openStore(configuration)
     let properties = try VbdProperties(of: opened, configuration)
     _ = try offer.limits(for: properties)
     if let warning = opened.warning { environment.log(.warning, warning, about: identity) }

@@ -79,7 +79,7 @@ public struct VbdConfiguration: Equatable, Sendable {
   }
 
   /// Opens the image. Control thread; may block shortly.
-  func openStore() throws(VbdError) -> any BlockStore {
+  public func openStore() throws(VbdError) -> any BlockStore {
     guard !isEmpty else { return EmptyStore() }
     let (kind, location) = try StoreTable.parse(image)
     return try kind.open(

@@ -42,8 +42,17 @@ public protocol VbdEnvironment: AnyObject {
   var offer: VbdOffer { get }
   /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
   var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
+  /// Opens a disk's image; a test may put a store of its own in its place.
+  func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore
   /// Tells the administrator.
   func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
   /// The disk is no more ours.
   func forget(_ disk: DeviceAddress)
+}
+
+extension VbdEnvironment {
+  /// Opens what `params` names, by ``StoreTable``.
+  public func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore {
+    try configuration.openStore()
+  }
 }
