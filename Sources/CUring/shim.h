@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/memfd.h>
+#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
@@ -26,6 +27,12 @@ static inline int ringback_o_direct(void) {
   return 040000;
 #endif
 }
+
+/// O_PATH, likewise.
+static inline int ringback_o_path(void) { return __O_PATH; }
+
+/// Closes every descriptor from `first` on in the process to be started (glibc 2.34, hidden likewise).
+int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *actions, int first);
 
 static inline int ringback_memfd_create(const char *name, unsigned flags) {
   return (int)syscall(SYS_memfd_create, name, flags);

@@ -10,6 +10,10 @@ public struct StoreRequest: Sendable {
   public var isShared: Bool
   /// Whether the host's page cache is bypassed.
   public var direct: DirectPolicy
+  /// Where a store keeps what lasts no longer than the daemon.
+  public var runDirectory = "/run/ringback"
+  /// Hears what happens to the store later on, from any thread.
+  public var report: @Sendable (VbdSeverity, String) -> Void = { _, _ in }
 
   /// Gathers a request.
   public init(
@@ -42,7 +46,8 @@ public enum StoreTable {
     .file,
     .memory,
     .null,
-  ]
+    .nbd,
+  ] + StoreKind.nbdURIs + StoreKind.qemu
 
   /// The kind that a prefix names.
   public static func kind(of prefix: some StringProtocol) -> StoreKind? {

@@ -93,6 +93,14 @@ extension IOUring {
     unsafe finish(slot, file, token)
   }
 
+  /// Completes once, when the file is writable.
+  @inlinable
+  public func pollWritable(_ file: IOFile, token: UInt64) {
+    let slot = unsafe claim()
+    unsafe io_uring_prep_poll_add(slot, file.number, 4 /* POLLOUT */)
+    unsafe finish(slot, file, token)
+  }
+
   /// Completes with -ETIME at `nanoseconds` of CLOCK_MONOTONIC.
   @inlinable
   public func timeout(atNanoseconds nanoseconds: UInt64, token: UInt64) {

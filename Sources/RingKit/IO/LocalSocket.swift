@@ -100,7 +100,7 @@ public final class LocalSocket {
     return fd
   }
 
-  private static func withAddress(
+  static func withAddress(
     _ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32?
   ) -> Int32? {
     var address = sockaddr_un()

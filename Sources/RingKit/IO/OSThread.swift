@@ -3,7 +3,7 @@ import Glibc
 import Synchronization
 
 /// A POSIX thread with a name and with all signals blocked, so that only the control thread is interrupted.
-final class OSThread: Sendable {
+public final class OSThread: Sendable {
   private final class Start: Sendable {
     let name: String
     let body: @Sendable () -> Void
@@ -17,7 +17,7 @@ final class OSThread: Sendable {
   private let isJoined = Mutex(false)
 
   /// Starts a thread; of its name, 15 bytes show.
-  init(name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
+  public init(name: String, body: @escaping @Sendable () -> Void) throws(SystemError) {
     var all = sigset_t()
     var former = sigset_t()
     // Sound: the two sets are local; the box is passed on retained and taken over by the new thread, or by us
@@ -47,7 +47,7 @@ final class OSThread: Sendable {
   var isCurrent: Bool { pthread_equal(thread, pthread_self()) != 0 }
 
   /// Waits for the thread's end; later calls return at once or wait with the first.
-  func join() {
+  public func join() {
     precondition(!isCurrent, "a thread cannot wait for its own end")
     isJoined.withLock { isJoined in
       if !isJoined { _ = pthread_join(thread, nil) }

@@ -1,0 +1,71 @@
+import RingKit
+
+/// A disk image in a format that QEMU's block layer knows.
+struct QEMUImage: Sendable {
+  /// The image's formats: the prefix that names it here, and QEMU's block driver for it.
+  static let drivers = [
+    (prefix: "qcow2", driver: "qcow2"), (prefix: "vhd", driver: "vpc"), (prefix: "vhdx", driver: "vhdx"),
+    (prefix: "vmdk", driver: "vmdk"),
+  ]
+
+  /// QEMU's name of the format. It comes from the prefix alone: an image that is looked at to find out would
+  /// be whatever the guest wrote there.
+  let driver: String
+  let path: String
+  let isReadOnly: Bool
+  let facts: ImageFacts
+
+  /// The program, and the package that has it.
+  static let program = "/usr/bin/qemu-storage-daemon"
+  static let package = "qemu-system-common (Debian)"
+  /// What takes privileges away from it.
+  static let wrapper = "/usr/bin/setpriv"
+
+  /// QEMU's options are lists with commas; a comma in a value is doubled (qemu-storage-daemon(1)).
+  private static func quoted(_ text: String) -> String {
+    text.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+  }
+
+  /// Arguments for the program, which serves on its descriptor 3.
+  var arguments: [String] {
+    let access = isReadOnly ? "read-only=on" : "read-only=off"
+    let direct = facts.takesDirect ? "on" : "off"
+    // Linux's own asynchronous I/O works only past the page cache.
+    let engine = facts.takesDirect ? "native" : "threads"
+    let protocolDriver = facts.isBlockDevice ? "host_device" : "file"
+    return [
+      "--blockdev",
+      "driver=\(protocolDriver),node-name=file,filename=\(Self.quoted(path)),\(access),auto-read-only=off"
+        + ",cache.direct=\(direct),aio=\(engine),discard=unmap,locking=on",
+      "--blockdev",
+      "driver=\(driver),node-name=disk,file=file,\(access),auto-read-only=off,cache.direct=\(direct)"
+        + ",discard=unmap,detect-zeroes=off",
+      "--nbd-server", "addr.type=fd,addr.str=3,max-connections=0",
+      "--export", "type=nbd,id=disk,node-name=disk,name=,writable=\(isReadOnly ? "off" : "on")",
+    ]
+  }
+
+  /// The whole command: as the image's owner, without capabilities and without a way to get any, and ended in
+  /// order when this daemon is gone, however that came.
+  func command(isPrivileged: Bool) -> [String] {
+    var words = ["--no-new-privs", "--inh-caps=-all", "--pdeathsig=TERM"]
+    if isPrivileged {
+      words += [
+        "--reuid=\(facts.owner)", "--regid=\(facts.group)", "--clear-groups", "--ambient-caps=-all",
+        "--bounding-set=-all",
+      ]
+    }
+    return words + ["--", Self.program] + arguments
+  }
+}
+
+extension StoreKind {
+  /// Images that QEMU's block layer reads and writes, one process for each disk.
+  static let qemu = QEMUImage.drivers.map { (prefix, driver) in
+    StoreKind(
+      prefixes: [prefix], locationForm: "/PATH", check: StoreTable.checkPath
+    ) { (request) throws(VbdError) in
+      try QEMUServer.openStore(driver: driver, prefix: prefix, request: request)
+    }
+  }
+}
