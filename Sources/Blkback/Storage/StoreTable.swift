@@ -42,12 +42,13 @@ public struct StoreKind: Sendable {
 /// are read (XSA-48's class); the prefix does.
 public enum StoreTable {
   /// The kinds, in the order in which messages list them.
-  public static let kinds: [StoreKind] = [
-    .file,
-    .memory,
-    .null,
-    .nbd,
-  ] + StoreKind.nbdURIs + StoreKind.qemu
+  public static let kinds: [StoreKind] =
+    [
+      .file,
+      .memory,
+      .null,
+      .nbd,
+    ] + StoreKind.nbdURIs + StoreKind.qemu
 
   /// The kind that a prefix names.
   public static func kind(of prefix: some StringProtocol) -> StoreKind? {

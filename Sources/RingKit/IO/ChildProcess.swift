@@ -54,7 +54,8 @@ public final class ChildProcess: Sendable {
     close(pipes.1)
     defer { for source in sources where source >= 0 { close(source) } }
     var process: pid_t = 0
-    let failure = sources.contains { $0 < 0 }
+    let failure =
+      sources.contains { $0 < 0 }
       ? errno : Self.spawn(&process, path, [path] + arguments, environment, sources)
     guard failure == 0 else {
       close(pipes.0)

@@ -111,7 +111,8 @@ public final class NBDStore: BlockStore {
     }
     guard export.byteCount % UInt64(block) == 0 else {
       throw VbdError(
-        "\(name): the export's size, \(export.byteCount) bytes, is not a multiple of \(block); extend the image")
+        "\(name): the export's size, \(export.byteCount) bytes, is not a multiple of \(block); extend the image"
+      )
     }
     guard isReadOnly || !export.isReadOnly else {
       throw VbdError("\(name): the server exports it read-only; attach it read-only too (mode r)")

@@ -30,7 +30,8 @@ final class QEMUServer: NBDServerProcess {
     let name = "\(prefix):\(request.location)"
     guard !request.isShared else {
       throw VbdError(
-        "\(name): mode w! cannot be: two writers of one \(prefix) image destroy it; use a raw image or device")
+        "\(name): mode w! cannot be: two writers of one \(prefix) image destroy it; use a raw image or device"
+      )
     }
     for (program, package) in [(QEMUImage.program, QEMUImage.package), (QEMUImage.wrapper, "util-linux")] {
       guard ImageFacts.isProgram(program) else {
