@@ -14,7 +14,8 @@ struct WorldFailure: Error, CustomStringConvertible {
 /// A machine with a daemon in domain 0, and disks for guests whose frontends run in this process.
 final class FrontendWorld {
   let host: LoopbackHost
-  let daemon: FrontendDaemon
+  private(set) var daemon: FrontendDaemon
+  private let makeDaemon: () throws -> FrontendDaemon
   private let directory: URL
   let toolstack: StoreClient
   /// Guests that live: a domain dies with its last connection.
@@ -36,10 +37,16 @@ final class FrontendWorld {
       path: "ringback-\(UUID().uuidString.prefix(8))")
     host = try LoopbackHost(directory: directory.path)
     toolstack = try host.hypervisor(for: Self.backend).openStore()
-    daemon = try FrontendDaemon(
-      hypervisor: try host.hypervisor(for: Self.backend), offer: offer, threadCount: threadCount,
-      poolByteCount: poolByteCount, opening: opening)
+    makeDaemon = { [host] in
+      try FrontendDaemon(
+        hypervisor: try host.hypervisor(for: Self.backend), offer: offer, threadCount: threadCount,
+        poolByteCount: poolByteCount, opening: opening)
+    }
+    daemon = try makeDaemon()
   }
+
+  /// Begins another daemon, after the one there was has stopped.
+  func startAgain() throws { daemon = try makeDaemon() }
 
   deinit {
     host.stop()

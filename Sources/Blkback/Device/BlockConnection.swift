@@ -13,19 +13,22 @@ public struct BlockConnectionPlan: Sendable {
   public var store: (any BlockStore)?
   /// Whether they can be trusted.
   public var health: DiskHealth
+  /// How much the disk may do.
+  public var limiter: RateLimiter
   /// Bytes of a thread's buffer pool that one queue may hold.
   public var bufferShareByteCount: Int
 
   /// Gathers a plan.
   public init(
     domain: DomainID, parameters: FrontendParameters, limits: BlockLimits, store: (any BlockStore)?,
-    health: DiskHealth, bufferShareByteCount: Int
+    health: DiskHealth, limiter: RateLimiter, bufferShareByteCount: Int
   ) {
     self.domain = domain
     self.parameters = parameters
     self.limits = limits
     self.store = store
     self.health = health
+    self.limiter = limiter
     self.bufferShareByteCount = bufferShareByteCount
   }
 }
@@ -198,7 +201,7 @@ public final class BlockConnection: Sendable {
         persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
         vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
         channel: channel, medium: store?.geometry ?? EmptyStore().geometry, discardSupport: store?.discard,
-        health: plan.health, statistics: statistics[index])
+        health: plan.health, limiter: plan.limiter, statistics: statistics[index])
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
       if store == nil { queue.beginPaused() }

@@ -10,6 +10,8 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   private var vectors: IOVectorTable
   private var channel: any StoreChannel
   private var health: DiskHealth
+  private let limiter: RateLimiter
+  private let member: RateLimiter.Member
   private var ranges: BlockRangeTable
   private let statistics: BlockStatistics
   /// What the medium demands.
@@ -21,7 +23,8 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   init(
     loop: DataLoop<BlockQueue>, key: QueueKey, share: BufferShare, persistent: consuming PersistentGrants,
     vectorCapacity: Int, channel: any StoreChannel, medium: MediumGeometry,
-    discardSupport: DiscardSupport?, health: DiskHealth, statistics: BlockStatistics
+    discardSupport: DiscardSupport?, health: DiskHealth, limiter: RateLimiter,
+    statistics: BlockStatistics
   ) {
     self.loop = loop
     self.key = key
@@ -33,8 +36,12 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     self.discardSupport = discardSupport
     ranges = BlockRangeTable(capacity: 64)
     self.health = health
+    self.limiter = limiter
+    member = limiter.join()
     self.statistics = statistics
   }
+
+  deinit { limiter.leave(member) }
 
   /// Tells the host where the frontend is signalled, before the first turn.
   mutating func adopt(port: Port) { self.port = port }
@@ -79,11 +86,17 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// True once data was lost.
   public var isFenced: Bool { health.lossErrno != 0 }
 
-  /// No rate is limited.
-  public mutating func mayTake() -> Bool { true }
+  /// Whether the disk's limits let another request pass; if not, the queue runs again when they do.
+  public mutating func mayTake() -> Bool {
+    guard let due = limiter.admits(member, atNanoseconds: loop.now) else { return true }
+    loop.schedule(key, atNanoseconds: due)
+    return false
+  }
 
-  /// No rate is limited.
-  public mutating func charge(byteCount: Int) {}
+  /// Counts a request towards the disk's limits.
+  public mutating func charge(byteCount: Int) {
+    limiter.charge(byteCount: byteCount, atNanoseconds: loop.now)
+  }
 
   /// What the thread's pool and the guest's share of it can give at most.
   public var largestBufferByteCount: Int {

@@ -20,6 +20,8 @@ extension Vbd {
     commands.finish()
     answer()
     advanceCommands()
+    // What a toolstack wrote of the medium meanwhile was left for now.
+    if configuration?.canChangeMedium == true, !commands.isBusy { refresh() }
   }
 
   /// The disk goes: nothing that waits will be done.

@@ -44,7 +44,7 @@ extension Vbd {
     mediumNumber &+= 1
     let (identity, post, medium) = (identity, environment.post, mediumNumber)
     health = DiskHealth { post(identity, .lostData(medium: medium, errno: $0)) }
-    refusedSectorCount = nil
+    (told["size"], refusedMedium) = (nil, nil)
   }
 
   /// A flush has failed: from here on no write and no flush succeeds, until the image is opened anew.
@@ -121,7 +121,7 @@ extension Vbd {
     do throws(VbdError) {
       _ = try image.refreshByteCount()
     } catch {
-      tellOnce(0, "its size cannot be found out: \(error)")
+      tellOnce("size", "its size cannot be found out: \(error)")
       return
     }
     let count = usableSectorCount(of: image, properties)
@@ -131,16 +131,10 @@ extension Vbd {
       }
     } else if count < properties.sectorCount {
       tellOnce(
-        count,
+        "size",
         "the image has shrunk from \(properties.sectorCount) to \(count) sectors of 512 bytes; requests beyond "
           + "its end fail. `ringback resize --allow-shrink` tells the guest")
     }
-  }
-
-  private func tellOnce(_ count: UInt64, _ message: String) {
-    guard refusedSectorCount != count else { return }
-    refusedSectorCount = count
-    environment.log(.warning, message, about: identity)
   }
 
   /// Whole logical sectors and whole blocks of the medium: its last bytes could not be transferred otherwise.

@@ -25,8 +25,14 @@ public final class Vbd {
   private(set) var nodes: BackendNodes?
   /// The commands that wait for their turn, and what the present one waits for.
   var commands = VbdCommands()
-  /// A size that was told and not taken.
-  var refusedSectorCount: UInt64?
+  /// What was told of things that last, by concern.
+  var told: [String: String] = [:]
+  /// What `params` said when it could not be followed.
+  var refusedMedium: String?
+  /// The guest's wish to eject, as last read.
+  var ejectIsWanted = false
+  /// Holds the queues to the disk's limits, through all its connections.
+  let limiter = RateLimiter()
 
   /// A disk whose directory was found.
   public init(_ identity: DeviceAddress, environment: any VbdEnvironment) {
@@ -62,6 +68,7 @@ public final class Vbd {
         let waits = try waitsForHotplug(nodes)
         let isReady = try waits ? nodes.isHotplugConnected(in: environment.store) : true
         act(on: .observed(try nodes.observe(in: environment.store, isHotplugReady: isReady)))
+        if handshake.own != nil, !handshake.isForgotten { try followNodes(nodes) }
       } catch {
         throw VbdError(error)
       }
@@ -137,10 +144,6 @@ public final class Vbd {
     }
   }
 
-  private func watchFrontend(_ nodes: BackendNodes) throws(StoreError) {
-    try environment.store.watch(nodes.frontendState, token: environment.frontendToken(of: identity))
-  }
-
   /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the
   /// disk stays there until the script has said that it is done.
   private func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
@@ -152,11 +155,9 @@ public final class Vbd {
   /// Drops what was read of the device. Initialising is what a toolstack writes into a new one, and it may have put
   /// it into the place of an old one without our seeing the directory gone.
   private func forgetDescription() {
-    if let nodes {
-      try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
-    }
+    if let nodes { unwatchFrontend(nodes) }
     (nodes, configuration, properties, image) = (nil, nil, nil, nil)
-    isPaused = false
+    (isPaused, ejectIsWanted, refusedMedium) = (false, false, nil)
   }
 
   private func publish(from: XenbusState, thenState state: XenbusState) {
@@ -211,7 +212,7 @@ public final class Vbd {
         from: environment.store, frontendPath: findNodes().frontendDirectory, offer: offer, for: properties)
       let plan = BlockConnectionPlan(
         domain: identity.domain, parameters: parameters, limits: try offer.limits(for: properties),
-        store: isPaused ? nil : image, health: health,
+        store: isPaused ? nil : image, health: health, limiter: limiter,
         bufferShareByteCount: environment.bufferShareByteCount)
       let (identity, post) = (identity, environment.post)
       let connection = BlockConnection(plan: plan) { post(identity, .faulted(generation: generation, $0)) }
@@ -267,7 +268,7 @@ public final class Vbd {
 
   private func forget() {
     if let nodes {
-      try? environment.store.unwatch(nodes.frontendState, token: environment.frontendToken(of: identity))
+      unwatchFrontend(nodes)
       try? nodes.clearError(in: environment.store)
     }
     cancelCommands()

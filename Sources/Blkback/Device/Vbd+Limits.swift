@@ -1,0 +1,70 @@
+import RingKit
+
+/// How much a disk may do. Kept in nodes of our own below the backend's directory, which an administrator may
+/// also write himself: `limit-bytes` and `limit-requests` a second, `limit-bytes-burst` and
+/// `limit-requests-burst` after idle time; absent or 0 for no limit (``RateLimits``).
+extension Vbd {
+  /// The limits in force.
+  public var limits: RateLimits { limiter.limits }
+
+  /// Replaces the limits at once, and keeps them for the daemons to come. `done` is called once, on the
+  /// control thread.
+  public func setLimits(_ limits: RateLimits, done: @escaping (VbdError?) -> Void) {
+    do throws(VbdError) {
+      try writePrivate(
+        RateLimits.nodes.map { node in
+          VbdNode(node.name, limits[keyPath: node.value] == 0 ? nil : String(limits[keyPath: node.value]))
+        })
+      apply(limits)
+      done(nil)
+    } catch {
+      done(error)
+    }
+  }
+
+  private func apply(_ limits: RateLimits) {
+    guard limits != limiter.limits else { return }
+    limiter.set(limits, atNanoseconds: MonotonicClock.nowNanoseconds())
+    environment.log(.information, "limits: \(limits.summary)", about: identity)
+  }
+
+  /// Takes the nodes' limits over; those that make no sense are told once, and the old ones stay.
+  func followLimits(_ nodes: BackendNodes) throws(StoreError) {
+    var values: [UInt64] = []
+    do {
+      for node in RateLimits.nodes {
+        let path = "\(nodes.directory)/\(node.name)"
+        values.append(try environment.store.decimal(path, in: 0...UInt64.max, default: 0))
+      }
+      apply(
+        try RateLimits(
+          bytesPerSecond: values[0], bytesBurst: values[1], requestsPerSecond: values[2],
+          requestsBurst: values[3]))
+      told["limits"] = nil
+    } catch let error as StoreError {
+      guard error.isAboutTheNode else { throw error }
+      tellOnce("limits", "\(error); the limits stay as they are: \(limits.summary)")
+    } catch {
+      tellOnce(
+        "limits", "\(nodes.directory)/limit-*: \(error); the limits stay as they are: \(limits.summary)")
+    }
+  }
+}
+
+extension RateLimits {
+  /// The nodes that keep them, in the initialiser's order.
+  fileprivate static var nodes: [(name: String, value: KeyPath<RateLimits, UInt64>)] {
+    [
+      ("limit-bytes", \.bytesPerSecond), ("limit-bytes-burst", \.bytesBurst),
+      ("limit-requests", \.requestsPerSecond), ("limit-requests-burst", \.requestsBurst),
+    ]
+  }
+
+  fileprivate var summary: String {
+    func part(_ rate: UInt64, _ burst: UInt64, _ unit: String) -> String {
+      rate == 0 ? "any \(unit)" : "\(rate) \(unit) a second" + (burst == 0 ? "" : ", bursts of \(burst)")
+    }
+    return
+      "\(part(bytesPerSecond, bytesBurst, "bytes")); \(part(requestsPerSecond, requestsBurst, "requests"))"
+  }
+}

@@ -1,0 +1,84 @@
+import RingKit
+
+/// What toolstack and guest may change of a disk that is served already.
+extension Vbd {
+  /// Watches what the frontend may write: its state, and the wish to have its medium ejected.
+  func watchFrontend(_ nodes: BackendNodes) throws(StoreError) {
+    let token = environment.frontendToken(of: identity)
+    for path in [nodes.frontendState, ejectNode(nodes)] { try environment.store.watch(path, token: token) }
+  }
+
+  /// Ends the watches.
+  func unwatchFrontend(_ nodes: BackendNodes) {
+    let token = environment.frontendToken(of: identity)
+    for path in [nodes.frontendState, ejectNode(nodes)] {
+      try? environment.store.unwatch(path, token: token)
+    }
+  }
+
+  /// Acts on nodes that mean something at any time. Everything else that is changed after the disk was
+  /// published has no effect before it connects anew.
+  func followNodes(_ nodes: BackendNodes) throws(StoreError) {
+    try followLimits(nodes)
+    guard let configuration, configuration.canChangeMedium else { return }
+    try followEject(nodes)
+    try followMedium(nodes)
+  }
+
+  private func ejectNode(_ nodes: BackendNodes) -> String { "\(nodes.frontendDirectory)/eject" }
+
+  /// A guest that writes "eject" wants its drive open (libxl_disk.c, disk_eject_xswatch_callback). Only once
+  /// for each time: libxl takes the word back, and so do we where we may.
+  private func followEject(_ nodes: BackendNodes) throws(StoreError) {
+    let path = ejectNode(nodes)
+    var wish: String?
+    do throws(StoreError) {
+      wish = try environment.store.read(path)
+    } catch {
+      // The guest may have made it unreadable, or no text.
+      guard error.isAboutTheNode else { throw error }
+    }
+    let isWanted = wish == "eject"
+    defer { ejectIsWanted = isWanted }
+    guard isWanted, !ejectIsWanted, configuration?.isEmpty == false, !isPaused else { return }
+    environment.log(.information, "the guest ejects the medium", about: identity)
+    changeMedium(to: nil) { [self] failure in
+      if let failure { report("eject: \(failure)") }
+    }
+    do throws(StoreError) {
+      try environment.store.write(path, "")
+    } catch {
+      // In a driver domain the node is not ours to write; libxl resets it.
+      guard error.isAboutTheNode else { throw error }
+    }
+  }
+
+  /// A toolstack changes the medium of a drive by writing `params` (libxl_disk.c, libxl_cdrom_insert).
+  private func followMedium(_ nodes: BackendNodes) throws(StoreError) {
+    let parameters = try environment.store.read("\(nodes.directory)/params") ?? ""
+    guard let configuration, properties != nil, !isPaused, !commands.isBusy, parameters != refusedMedium
+    else {
+      return
+    }
+    do throws(VbdError) {
+      let image = try configuration.checkImage(parameters, directory: nodes.directory)
+      guard image != configuration.image else { return }
+    } catch {
+      refusedMedium = parameters
+      return report(error.description)
+    }
+    changeMedium(to: parameters) { [self] failure in
+      if let failure {
+        refusedMedium = parameters
+        report("the medium could not be changed: \(failure)")
+      }
+    }
+  }
+
+  /// Tells the administrator of something that lasts, once for each concern.
+  func tellOnce(_ concern: String, _ message: String) {
+    guard told[concern] != message else { return }
+    told[concern] = message
+    environment.log(.warning, message, about: identity)
+  }
+}
