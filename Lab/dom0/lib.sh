@@ -82,7 +82,8 @@ attach() {
 # attach_by_nodes GUEST VDEV [NODE VALUE]...: as a toolstack would, without one; does not wait for the backend
 attach_by_nodes() {
   echo "attach by nodes $*"
-  write_device_nodes "$(guest_id "$1")" "$2" hotplug-status connected "${@:3}"
+  # by this mark the daemon takes the nodes away after the guest's end
+  write_device_nodes "$(guest_id "$1")" "$2" hotplug-status connected toolstack ringback "${@:3}"
 }
 
 # write_device_nodes DOMAIN VDEV [NODE VALUE]...: what a toolstack writes, and in the backend's folder the given nodes
