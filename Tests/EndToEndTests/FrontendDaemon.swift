@@ -59,6 +59,9 @@ final class FrontendDaemon: Sendable {
   /// Everything logged so far.
   var lines: [LogLine] { log.withLock { $0 } }
 
+  /// Empties the log, so that it does not grow while memory is counted.
+  func forgetLines() { log.withLock { $0 = [] } }
+
   /// Has the control thread do something to a disk, and waits for the answer.
   func ask<Answer: Sendable>(
     _ disk: DeviceAddress,
