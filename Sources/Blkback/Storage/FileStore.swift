@@ -16,7 +16,10 @@ public final class FileStore: BlockStore {
   public var byteCount: UInt64 { size.load(ordering: .acquiring) }
   public var physicalBlockByteCount: Int { file.physicalBlockByteCount }
   public var maximumQueueCount: Int { .max }
-  public var warning: String? { file.directFallback }
+  public var warning: String? {
+    let warnings = [file.directFallback, file.lockWarning].compactMap { $0 }
+    return warnings.isEmpty ? nil : warnings.joined(separator: "; ")
+  }
   public var discard: DiscardSupport? { nil }
   public var geometry: MediumGeometry {
     MediumGeometry(
@@ -95,7 +98,9 @@ extension StoreKind {
   ) { (request) throws(VbdError) in
     do throws(StorageError) {
       return FileStore(
-        try StorageFile.open(path: request.location, readOnly: request.isReadOnly, direct: request.direct))
+        try StorageFile.open(
+          path: request.location, readOnly: request.isReadOnly, direct: request.direct,
+          sharing: request.isShared ? .everybody : request.isReadOnly ? .readers : .nobody))
     } catch {
       throw VbdError(error)
     }

@@ -20,6 +20,8 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
     case directRefused
     /// The device or file is in use in a way that excludes us.
     case busy
+    /// Another user of the image excludes us, or we exclude him.
+    case inUse(ImageConflict)
     /// Another failure: the call and error number.
     case system(SystemError)
   }
@@ -70,7 +72,9 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
       return "\(path): direct I/O was demanded, but the file system refuses it; use another file system, or"
         + " allow buffered I/O"
     case .busy:
-      return "\(path): is busy; detach it wherever else it is in use"
+      return "\(path): is busy, mounted or in exclusive use; detach it wherever else it is in use"
+    case .inUse(let conflict):
+      return "\(path): \(conflict.words)"
     case .system(let failure):
       return "\(path): \(failure)"
     }

@@ -38,25 +38,51 @@ public final class StorageFile: Sendable {
   public let memoryAlignment: Int
   /// Bytes the medium writes at once without reading them first; at least ``logicalBlockByteCount``.
   public let physicalBlockByteCount: Int
+  /// Why nothing keeps a second writer out; nil when something does, or nothing was asked for.
+  public var lockWarning: String? { lock?.warning }
+  private let lock: ImageLock?
 
   /// Opens a disk. Only regular files and block devices are opened, through symbolic links too. A block
   /// device's page cache is written back and dropped first, so that nothing stale is served.
-  public init(path: String, readOnly: Bool, direct: DirectPolicy) throws(StorageError) {
+  ///
+  /// `sharing` claims it against other users, nil does not. Whoever is about to let go of it is waited for, up
+  /// to `patienceNanoseconds`.
+  public init(
+    path: String, readOnly: Bool, direct: DirectPolicy, sharing: ImageSharing? = nil,
+    patienceNanoseconds: UInt64 = StorageFile.usualPatienceNanoseconds
+  ) throws(StorageError) {
     // Looked at before it is opened: opening a fifo would block, and a device node may act on it.
-    try Self.checkKind(path: path, unsafe Self.status { unsafe stat(path, $0) })
-    let access = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY
+    let status = unsafe Self.status { unsafe stat(path, $0) }
+    try Self.checkKind(path: path, status)
+    var access = (readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY
+    // Of a device, the kernel knows who has it mounted.
+    if sharing == .nobody, let status, status.st_mode & S_IFMT == S_IFBLK { access |= O_EXCL }
+    let deadline = MonotonicClock.nowNanoseconds() &+ patienceNanoseconds
+    func open(_ flags: Int32) -> Int32 {
+      while true {
+        let fd = unsafe Glibc.open(path, access | flags)
+        guard fd < 0, errno == EBUSY, access & O_EXCL != 0 else { return fd }
+        guard MonotonicClock.nowNanoseconds() < deadline else { return fd }
+        _ = poll(nil, 0, 10)
+      }
+    }
     var fd: Int32 = -1
     var refusal: String?
     if direct != .never {
-      fd = unsafe Glibc.open(path, access | ringback_o_direct())
+      fd = open(ringback_o_direct())
       if fd < 0 && errno == EINVAL { refusal = "the file system refuses O_DIRECT" }
     }
     if fd < 0 && (direct == .never || refusal != nil) {
       if direct == .always { throw StorageError(path: path, reason: .directRefused) }
-      fd = unsafe Glibc.open(path, access)
+      fd = open(0)
     }
     guard fd >= 0 else { throw StorageError(path: path, call: "open", errno: errno) }
     do throws(StorageError) {
+      lock = try sharing.map { (sharing) throws(StorageError) in
+        try ImageLock(
+          path: path, descriptor: fd, readOnly: readOnly, sharing: sharing,
+          patienceNanoseconds: patienceNanoseconds)
+      }
       let medium = try Medium(path: path, descriptor: fd, readOnly: readOnly)
       var alignment = DirectAlignment.buffered(blockByteCount: medium.logicalBlockByteCount)
       if direct != .never && refusal == nil {
@@ -95,14 +121,23 @@ public final class StorageFile: Sendable {
     }
   }
 
-  deinit { close(descriptor) }
-
-  /// Opens a disk; see ``init(path:readOnly:direct:)``.
-  public static func open(
-    path: String, readOnly: Bool, direct: DirectPolicy = .preferred
-  ) throws(StorageError) -> StorageFile {
-    try StorageFile(path: path, readOnly: readOnly, direct: direct)
+  deinit {
+    lock?.release()
+    close(descriptor)
   }
+
+  /// Opens a disk; see ``init(path:readOnly:direct:sharing:patienceNanoseconds:)``.
+  public static func open(
+    path: String, readOnly: Bool, direct: DirectPolicy = .preferred, sharing: ImageSharing? = nil,
+    patienceNanoseconds: UInt64 = StorageFile.usualPatienceNanoseconds
+  ) throws(StorageError) -> StorageFile {
+    try StorageFile(
+      path: path, readOnly: readOnly, direct: direct, sharing: sharing,
+      patienceNanoseconds: patienceNanoseconds)
+  }
+
+  /// How long a daemon that stops may take to let go of an image.
+  public static var usualPatienceNanoseconds: UInt64 { 2_000_000_000 }
 
   /// The size in bytes now: it changes when the image or device is resized.
   public func currentByteCount() throws(StorageError) -> UInt64 {
