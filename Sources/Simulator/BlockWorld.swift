@@ -22,6 +22,8 @@ public final class BlockWorld {
     public var firstIndex: UInt32 = 0xFFFF_FFF0
     /// What the medium demands.
     public var medium = MediumGeometry(blockByteCount: 512, memoryAlignment: 1)
+    /// How the medium takes discards.
+    public var discardSupport: DiscardSupport?
     /// Bytes of buffers the guest may hold.
     public var bufferByteCount = 4 << 20
     /// Pages of guest memory.
@@ -78,6 +80,7 @@ public final class BlockWorld {
       vectorCapacity: BlockQueueEngine<SimulatedBlockHost>.vectorCapacity(
         slots: back.slotCount, segments: segments),
       bufferByteCount: setup.bufferByteCount)
+    host.discardSupport = setup.discardSupport
     engine = try BlockQueueEngine(
       ring: back, abi: setup.abi, domain: guest.domain, usesPersistentGrants: setup.usesPersistentGrants,
       validator: RequestValidator(limits: setup.limits))
@@ -87,6 +90,12 @@ public final class BlockWorld {
   public var counters: BlockCounters { engine.counters }
   /// Requests taken and not answered.
   public var inFlightCount: Int { engine.inFlightCount }
+  /// True when nothing that was taken still moves.
+  public var isDrained: Bool { engine.isDrained }
+  /// Flushes that are not answered while the connection lasts.
+  public var heldCount: Int { engine.heldCount }
+  /// Requests taken.
+  public var takenCount: UInt64 { engine.takenCount }
   /// True when the engine waits for memory that others hold.
   public var isStarved: Bool { engine.isStarved }
   /// Slots of the ring.
@@ -127,7 +136,26 @@ public final class BlockWorld {
 
   // MARK: The backend's moves
 
-  /// Stops taking requests.
+  /// Stops taking requests for a while.
+  public func pause() { engine.pause() }
+
+  /// Goes on taking them.
+  public func resume() {
+    engine.resume()
+    // Control work runs the queue once more.
+    isKicked = true
+  }
+
+  /// A polling thread's look at the ring.
+  public func hasWork() -> Bool { engine.hasWork() }
+
+  /// A turn that does not ask for an event.
+  public func runUnarmed() {
+    lastTurn = engine.run(host: &host, arms: false)
+    turnCount += 1
+  }
+
+  /// Stops taking requests for good.
   public func beginClosing() {
     engine.beginClosing()
     // Control work runs the queue once more.
@@ -187,7 +215,7 @@ public final class BlockWorld {
     for _ in 0..<100_000 {
       let moved = runIfDue()
       if complete(upTo: Int.random(in: 1...4, using: &numbers)) == 0 && !moved {
-        return engine.inFlightCount == 0 ? nil : "\(engine.inFlightCount) requests stand still"
+        return engine.isDrained ? nil : "\(engine.inFlightCount) requests stand still"
       }
     }
     return "no end in sight"
@@ -198,6 +226,7 @@ public final class BlockWorld {
     var found = host.violations
     if host.liveBufferCount != 0 { found.append("\(host.liveBufferCount) buffers not released") }
     if host.livePinCount != 0 { found.append("\(host.livePinCount) pages still pinned") }
+    if host.lockCount != 0 { found.append("\(host.lockCount) blocks still locked") }
     if host.pendingCount != 0 { found.append("\(host.pendingCount) I/Os pending") }
     return found
   }

@@ -19,15 +19,29 @@ public final class SimulatedBlockHost: BlockHost {
   /// True once data was lost, or when a test says so.
   public var isFenced = false
   /// The errno of the first loss.
-  public private(set) var fenceErrno: Int32?
+  public internal(set) var fenceErrno: Int32?
   /// How often things fail.
   public var faults = FaultPlan()
   /// What the engine did that it must not do.
-  public private(set) var violations: [String] = []
+  public internal(set) var violations: [String] = []
   /// Events sent to the frontend.
-  public private(set) var notifyCount = 0
+  public internal(set) var notifyCount = 0
   /// Flushes begun.
-  public private(set) var flushCount = 0
+  public internal(set) var flushCount = 0
+  /// Every write begun: where, and how many barriers had been answered by then. A test empties it.
+  public var writesBegun: [(bytes: Range<UInt64>, barriersBefore: Int)] = []
+  /// Every discard begun, in bytes. A test empties it.
+  public var discardsBegun: [Range<UInt64>] = []
+  /// How requests ended that were answered. A test empties it.
+  public var outcomes: [BlockOutcome] = []
+  /// Barriers answered, whatever the answer.
+  public internal(set) var barrierCount = 0
+  /// Called after each read of a guest's page by copy, with its number: a guest may change it just then.
+  public var onGuestRead: ((Int) -> Void)?
+  /// The errno with which discards fail, if they do; else the faults decide.
+  public var discardErrno: Int32?
+  /// Storage calls ended so far, in nanoseconds: all the time there is.
+  public internal(set) var now: UInt64 = 1
   /// Buffers given back so far.
   public private(set) var releaseCount = 0
   /// True if the last buffer was refused because of a neighbour, who will release some.
@@ -37,7 +51,7 @@ public final class SimulatedBlockHost: BlockHost {
   /// The guest whose pages are moved.
   public let guest: SimulatedGuest
 
-  enum Kind { case read, write, flush }
+  enum Kind { case read, write, flush, discard }
 
   struct Operation {
     var kind: Kind
@@ -45,6 +59,7 @@ public final class SimulatedBlockHost: BlockHost {
     var vectors = 0..<0
     var offset: UInt64 = 0
     var keeps: Set<Int> = []
+    var byteCount: UInt64 = 0
   }
 
   struct Mapping {
@@ -53,15 +68,15 @@ public final class SimulatedBlockHost: BlockHost {
     var pinCount: Int
   }
 
-  private var numbers: SeededNumbers
-  private let pool: BufferPool
-  private var share: BufferShare
+  var numbers: SeededNumbers
+  let pool: BufferPool
+  var share: BufferShare
   private let poison: MappedPages
-  private var liveBuffers: [UInt: UInt] = [:]
+  var liveBuffers: [UInt: UInt] = [:]
   private var mappings: [Mapping] = []
-  private var pinCounts: [Int]
-  private var vectors: [IOSegment]
-  private var operations: [Operation] = []
+  var pinCounts: [Int]
+  var vectors: [IOSegment]
+  var operations: [Operation] = []
   private var ranges = BlockRangeTable(capacity: 32)
 
   /// The byte that fills every buffer when it is taken, so that old contents show where they come out.
@@ -135,6 +150,7 @@ public final class SimulatedBlockHost: BlockHost {
     if !isLive(page) { violate("copy from a page that is not pinned") }
     if !isLive(memory) { violate("copy to memory that is in no buffer") }
     pool.copy(from: page, to: memory)
+    if let number = guest.page(at: page.address) { onGuestRead?(number) }
   }
 
   /// A buffer full of poison.
@@ -187,7 +203,7 @@ public final class SimulatedBlockHost: BlockHost {
     else { return violate("unpinned \(handle) twice") }
     mappings[index].pinCount -= 1
     pinCounts[mappings[index].page] -= 1
-    guard mappings[index].pinCount == 0 else { return }
+    guard pinCounts[mappings[index].page] == 0 else { return }
     let page = guest.segment(ofPage: mappings[index].page)
     for operation in operations where uses(operation, page) {
       violate("page unpinned under the I/O of token \(operation.token)")
@@ -213,148 +229,7 @@ public final class SimulatedBlockHost: BlockHost {
       pool.copy(
         from: segment.toGuest ? segment.local : remote, to: segment.toGuest ? remote : segment.local)
       batch.setStatus(0, at: index)
+      if !segment.toGuest { onGuestRead?(page) }
     }
   }
-
-  // MARK: Storage
-
-  /// Sets a transfer vector; one that storage uses must not change.
-  public func setVector(_ segment: IOSegment, at index: Int) {
-    for operation in operations where operation.vectors.contains(index) {
-      violate("vector \(index) changed under the I/O of token \(operation.token)")
-    }
-    vectors[index] = segment
-  }
-
-  /// Reads a transfer vector.
-  public func vector(at index: Int) -> IOSegment { vectors[index] }
-
-  /// Begins a read.
-  public func read(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
-    let vectors = firstVector..<firstVector + vectorCount
-    begin(Operation(kind: .read, token: token, vectors: vectors, offset: offset))
-  }
-
-  /// Begins a write.
-  public func write(token: UInt32, firstVector: Int, vectorCount: Int, offset: UInt64) {
-    if isFenced { violate("write begun after the loss of data") }
-    let vectors = firstVector..<firstVector + vectorCount
-    begin(Operation(kind: .write, token: token, vectors: vectors, offset: offset))
-  }
-
-  /// Begins a flush.
-  public func flush(token: UInt32) {
-    if isFenced { violate("flush begun after the loss of data") }
-    flushCount += 1
-    begin(Operation(kind: .flush, token: token, keeps: disk.beginFlush()))
-  }
-
-  /// Begins giving a range back; the simulated medium keeps it as it is.
-  public func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
-    begin(Operation(kind: .flush, token: token))
-  }
-
-  /// Latches the loss.
-  public func fence(errno: Int32) {
-    isFenced = true
-    if fenceErrno == nil { fenceErrno = errno }
-  }
-
-  /// Outcomes told of so far.
-  public private(set) var outcomeCount = 0
-  /// Storage calls begun so far, which is all the time there is.
-  public var now: UInt64 { 0 }
-
-  /// Counts an outcome.
-  public func note(_ outcome: BlockOutcome) { outcomeCount += 1 }
-
-  /// Counts an event.
-  public func notify() { notifyCount += 1 }
-
-  /// Ends one storage call that the seed picks: its token and result, for the engine. Nil when none is under
-  /// way.
-  public func completeOne() -> (token: UInt32, result: Int32)? {
-    guard !operations.isEmpty else { return nil }
-    let operation = operations.remove(at: Int.random(in: 0..<operations.count, using: &numbers))
-    return (operation.token, perform(operation))
-  }
-
-  private func begin(_ operation: Operation) {
-    if operations.contains(where: { $0.token == operation.token }) {
-      violate("token \(operation.token) has two I/Os")
-    }
-    operations.append(operation)
-  }
-
-  private func perform(_ operation: Operation) -> Int32 {
-    if happens(faults.interruption) { return numbers.chance(1, in: 2) ? -4 : -11 }
-    if operation.kind == .flush {
-      let fails = happens(faults.flushError)
-      disk.endFlush(operation.keeps, succeeded: !fails)
-      return fails ? -5 : 0
-    }
-    let pieces = vectors[operation.vectors]
-    let length = pieces.reduce(0) { $0 + Int($1.length) }
-    check(operation, pieces, length)
-    if happens(faults.transferError) { return -5 }
-    if happens(faults.endOfMedium) { return 0 }
-    var left = length
-    if happens(faults.shortTransfer) {
-      // Whole words at least, so that a model can tell which write a word came from.
-      let unit = medium.memoryAlignment > 1 ? medium.blockByteCount : 8
-      left = max(unit, Int.random(in: 0...length, using: &numbers) / unit * unit)
-    }
-    let moved = left
-    var position = operation.offset
-    for piece in pieces where left > 0 {
-      let part = piece.slice(offset: 0, count: min(piece.length, UInt(left)))
-      guard Int(position) + Int(part.length) <= disk.byteCount, isLive(part) else { return -14 }
-      if operation.kind == .read {
-        disk.read(at: position, into: part)
-      } else {
-        disk.write(at: position, from: part)
-      }
-      position += UInt64(part.length)
-      left -= Int(part.length)
-    }
-    return Int32(moved)
-  }
-
-  // MARK: Watching
-
-  private func check(_ operation: Operation, _ pieces: ArraySlice<IOSegment>, _ length: Int) {
-    if length == 0 { violate("transfer of nothing, token \(operation.token)") }
-    if operation.offset > UInt64(disk.byteCount) || UInt64(length) > UInt64(disk.byteCount) - operation.offset
-    {
-      violate("transfer of \(length) bytes at \(operation.offset) leaves the disk")
-    }
-    for piece in pieces where !isLive(piece) { violate("transfer with memory that is not in use") }
-    guard medium.memoryAlignment > 1 else { return }
-    if (Int(operation.offset) | length) % medium.blockByteCount != 0 {
-      violate("transfer of \(length) bytes at \(operation.offset) is misaligned")
-    }
-    for piece in pieces where Int(piece.address) % medium.memoryAlignment != 0 {
-      violate("transfer with misaligned memory")
-    }
-  }
-
-  /// True when the bytes lie in a buffer in use or in a pinned page.
-  private func isLive(_ piece: IOSegment) -> Bool {
-    let end = piece.address + piece.length
-    if let page = guest.page(at: piece.address) {
-      return pinCounts[page] > 0 && end <= guest.segment(ofPage: page).address + UInt(pageByteCount)
-    }
-    return liveBuffers.contains { $0.key <= piece.address && end <= $0.key + $0.value }
-  }
-
-  private func uses(_ operation: Operation, _ memory: IOSegment) -> Bool {
-    guard operation.kind != .flush else { return false }
-    return vectors[operation.vectors].contains {
-      $0.address < memory.address + memory.length && memory.address < $0.address + $0.length
-    }
-  }
-
-  private func happens(_ inThousand: Int) -> Bool { inThousand > 0 && numbers.chance(inThousand, in: 1000) }
-
-  private func violate(_ what: String) { violations.append(what) }
 }

@@ -26,6 +26,23 @@ public final class SimulatedDisk {
     dirty.formUnion(Int(offset) / 512...(Int(offset) + Int(segment.length) - 1) / 512)
   }
 
+  /// Gives sectors back: each keeps what it held, is zeroed or turns into nonsense, at once or some day, on
+  /// the medium too. Nothing is promised of it.
+  func discard(at offset: UInt64, byteCount: UInt64, _ numbers: inout SeededNumbers) {
+    for sector in Int(offset / 512)..<Int((offset + byteCount) / 512) {
+      let fate = numbers.next()
+      if fate & 3 == 0 { continue }
+      scratch.setWords([UInt64](repeating: fate & 3 == 1 ? 0 : Self.nonsense, count: 64), at: 0)
+      let piece = scratch.segment(offset: 0, length: 512)
+      current.write(at: UInt64(sector) * 512, from: piece)
+      if fate & 4 == 0 { durable.write(at: UInt64(sector) * 512, from: piece) }
+      dirty.insert(sector)
+    }
+  }
+
+  /// What discarded sectors may hold.
+  public static let nonsense: UInt64 = 0xD15C_D15C_D15C_D15C
+
   /// What a flush that begins now has to keep.
   func beginFlush() -> Set<Int> { dirty }
 

@@ -8,8 +8,12 @@ struct EngineFixture {
   let world: BlockWorld
   let limits: BlockLimits
 
-  init(_ change: (inout BlockWorld.Setup) -> Void = { _ in }) throws {
-    limits = try BlockLimits(sectorCount: 1024, offered: .flush)
+  init(
+    offered: BlockOptions = .flush, segments: Int = 0, sectors: UInt64 = 1024, readOnly: Bool = false,
+    _ change: (inout BlockWorld.Setup) -> Void = { _ in }
+  ) throws {
+    limits = try BlockLimits(
+      sectorCount: sectors, readOnly: readOnly, offered: offered, maximumIndirectSegments: segments)
     var setup = BlockWorld.Setup(limits: limits)
     setup.guestPageCount = 256
     change(&setup)
@@ -40,6 +44,38 @@ struct EngineFixture {
         in: &slot)
     }
     world.place(slot)
+  }
+
+  /// Places an indirect request with the given segments, whose descriptors go into guest pages from
+  /// `descriptors` on; gives these pages' references.
+  @discardableResult
+  func placeIndirect(
+    _ operation: BlockOperation, id: UInt64, sector: UInt64, _ segments: [(GrantReference, UInt8, UInt8)],
+    descriptors: Int, count: Int? = nil
+  ) -> [GrantReference] {
+    let words = segments.map {
+      BlockSegment(reference: $0.0, firstSector: $0.1, lastSector: $0.2).word | 0xFEED << 48
+    }
+    let request = BlockRequest(
+      indirect: operation, segmentCount: UInt16(count ?? segments.count), id: id, sectorNumber: sector,
+      abi: world.abi)
+    var slot = request.encode()
+    var references: [GrantReference] = []
+    for page in 0..<min(8, max(1, (segments.count + 511) / 512)) {
+      let part = Array(words.dropFirst(page * 512).prefix(512))
+      world.guest.write(part, toPage: descriptors + page)
+      references.append(world.guest.grant(page: descriptors + page))
+      request.setIndirectReference(references[page], at: page, in: &slot)
+    }
+    world.place(slot)
+    return references
+  }
+
+  /// Places a discard.
+  func placeDiscard(id: UInt64, sector: UInt64, count: UInt64, secure: Bool = false) {
+    let request = BlockRequest(
+      discarding: count, flags: secure ? 1 : 0, id: id, sectorNumber: sector, abi: world.abi)
+    world.place(request.encode())
   }
 
   /// Pushes, lets everything end, and gives the answers by id.
@@ -75,6 +111,6 @@ struct EngineFixture {
 
   func expectNothingLeft(_ location: SourceLocation = #_sourceLocation) {
     #expect(world.leftovers.isEmpty, sourceLocation: location)
-    #expect(world.inFlightCount == 0, sourceLocation: location)
+    #expect(world.isDrained, sourceLocation: location)
   }
 }

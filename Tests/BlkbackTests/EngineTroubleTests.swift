@@ -7,28 +7,6 @@ import Testing
 struct EngineTroubleTests {
   // MARK: Lost data
 
-  /// Decision 7: a failed fsync is latched, though the next one would succeed.
-  @Test func aFailedFlushIsNeverForgotten() throws {
-    let fixture = try EngineFixture()
-    fixture.place(.write, id: 1)
-    #expect(try fixture.settle()[1]?.status == .okay)
-    fixture.world.host.faults.flushError = 1000
-    fixture.place(.flush, id: 2, pages: 0)
-    #expect(try fixture.settle()[2]?.status == .error)
-    #expect(fixture.world.host.fenceErrno == 5)
-    fixture.world.host.faults = FaultPlan()
-    let flushes = fixture.world.host.flushCount
-    fixture.place(.flush, id: 3, pages: 0)
-    fixture.place(.flush, id: 4, sector: 8)
-    fixture.place(.write, id: 5, sector: 16)
-    fixture.place(.read, id: 6)
-    let answers = try fixture.settle()
-    for id: UInt64 in 3...5 { #expect(answers[id]?.status == .error) }
-    #expect(answers[6]?.status == .okay, "what is on the disk can still be read")
-    #expect(fixture.world.host.flushCount == flushes, "the disk was asked again")
-    fixture.expectNothingLeft()
-  }
-
   /// Another queue may latch the loss at any moment of a write or flush of this one: from then on none
   /// succeeds.
   @Test(arguments: [false, true], 0..<10)
@@ -52,7 +30,9 @@ struct EngineTroubleTests {
       world.host.isFenced = true
       #expect(world.settle() == nil)
       #expect(world.counters.writes == before.writes && world.counters.flushes == before.flushes)
-      #expect(try fixture.answers().count == 4)
+      // The empty flush is held, unless it was over before.
+      #expect(world.heldCount <= 1)
+      #expect(try fixture.answers().count == 4 - world.heldCount)
       fixture.expectNothingLeft()
     }
   }
@@ -109,15 +89,27 @@ struct EngineTroubleTests {
   /// Slots full of noise: each is answered once under its own id, and nothing else happens.
   @Test(arguments: BlockABI.allCases, [false, true])
   func noiseIsAnswered(_ abi: BlockABI, _ persistent: Bool) throws {
-    let fixture = try EngineFixture {
+    let fixture = try EngineFixture(offered: everything, segments: 600) {
       $0.abi = abi
       $0.usesPersistentGrants = persistent
       $0.ringPageCount = 4
       $0.seed = 0xBAD
+      $0.discardSupport = DiscardSupport(unitByteCount: 1024, chunkByteCount: 8192)
     }
     let world = fixture.world
     world.host.faults = .everything
-    for page in 0..<64 { _ = world.guest.grant(page: page, readOnly: page % 7 == 0) }
+    for page in 0..<64 {
+      _ = world.guest.grant(page: page, readOnly: page % 7 == 0)
+      // Descriptors that are half sound.
+      world.guest.write(
+        (0..<512).map { _ in
+          let last = UInt8.random(in: 0...(world.numbers.chance(1, in: 500) ? 255 : 7), using: &world.numbers)
+          return BlockSegment(
+            reference: GrantReference(rawValue: .random(in: 0...80, using: &world.numbers)), firstSector: 0,
+            lastSector: last
+          ).word
+        }, toPage: page)
+    }
     var asked: [UInt64: BlockOperation] = [:]
     var answeredCount = 0
     for round: UInt64 in 0..<1500 {
@@ -143,7 +135,9 @@ struct EngineTroubleTests {
       Issue.record("response to nothing: \(response)")
     }
     #expect(asked.isEmpty && answeredCount > 3000)
-    #expect(world.counters.writes > 100 && world.counters.reads > 100, "\(world.counters)")
+    #expect(world.counters.writes > 50 && world.counters.reads > 50, "\(world.counters)")
+    #expect(world.counters.discards > 50 && world.counters.barriers > 50, "\(world.counters)")
+    #expect(world.counters.indirectRequests > 20, "\(world.counters)")
     fixture.expectNothingLeft()
   }
 
@@ -152,9 +146,22 @@ struct EngineTroubleTests {
     for place in stride(from: 0, to: SlotCopy.capacity, by: 8) { slot.setUInt64(numbers.next(), at: place) }
     slot.setUInt64(id, at: abi.idOffset)
     if numbers.chance(1, in: 5) { return slot }
-    slot.setUInt8(.random(in: 0...4, using: &numbers), at: 0)
+    slot.setUInt8(.random(in: 0...6, using: &numbers), at: 0)
     slot.setUInt8(.random(in: 0...11, using: &numbers), at: 1)
     slot.setUInt64(.random(in: 0...1030, using: &numbers), at: abi.sectorNumberOffset)
+    if slot.uint8(at: 0) == 5 {
+      slot.setUInt64(.random(in: 0...1030, using: &numbers), at: abi.discardSectorCountOffset)
+      return slot
+    }
+    if slot.uint8(at: 0) == 6 {
+      slot.setUInt8(.random(in: 0...1, using: &numbers), at: 1)
+      slot.setUInt16(.random(in: 0...(numbers.chance(1, in: 9) ? 700 : 5), using: &numbers), at: 2)
+      for page in 0..<8 {
+        let reference = UInt32.random(in: 6...72, using: &numbers)
+        slot.setUInt32(reference, at: abi.indirectReferencesOffset + page * 4)
+      }
+      return slot
+    }
     for index in 0..<11 {
       let place = abi.segmentsOffset + index * 8
       slot.setUInt32(.random(in: 0...80, using: &numbers), at: place)

@@ -13,6 +13,7 @@ struct EngineWalkTests {
     var sectorByteCount = 512
     var medium = MediumGeometry(blockByteCount: 512, memoryAlignment: 1)
     var bufferByteCount = 4 << 20
+    var discardUnitByteCount = 512
     var faults = FaultPlan()
     var testDescription: String { name }
   }
@@ -24,23 +25,27 @@ struct EngineWalkTests {
     losing.flushError = 50
     let direct = MediumGeometry(blockByteCount: 4096, memoryAlignment: 512)
     let strict = MediumGeometry(blockByteCount: 4096, memoryAlignment: 4096)
+    let single = MediumGeometry(blockByteCount: 512, memoryAlignment: 1, takesVectors: false)
     return [
       Walk(name: "copy"),
       Walk(name: "copy, faults", faults: .everything),
       Walk(name: "copy, 32-bit layout, faults", abi: .x86_32, faults: .everything),
-      Walk(name: "copy, one buffer", bufferByteCount: 64 << 10),
-      Walk(name: "copy, one buffer, faults", bufferByteCount: 64 << 10, faults: flaky),
+      Walk(name: "copy, one buffer", bufferByteCount: 128 << 10),
+      Walk(name: "copy, one buffer, faults", bufferByteCount: 128 << 10, faults: flaky),
       Walk(name: "persistent", persistent: true),
       Walk(name: "persistent, faults", abi: .arm, persistent: true, faults: .everything),
       Walk(
-        name: "persistent, one buffer, faults", persistent: true, bufferByteCount: 64 << 10, faults: flaky),
-      Walk(name: "512 on 4096", medium: direct),
+        name: "persistent, one buffer, faults", persistent: true, bufferByteCount: 128 << 10, faults: flaky),
+      Walk(
+        name: "persistent, one piece of memory at a time, faults", persistent: true, medium: single,
+        discardUnitByteCount: 4096, faults: .everything),
+      Walk(name: "512 on 4096", medium: direct, discardUnitByteCount: 2048),
       Walk(name: "512 on 4096, faults", medium: direct, faults: .everything),
-      Walk(name: "512 on 4096, one buffer, faults", medium: direct, bufferByteCount: 64 << 10, faults: flaky),
+      Walk(name: "512 on 4096, one buffer, faults", medium: direct, bufferByteCount: 128 << 10, faults: flaky),
       Walk(name: "512 on 4096, persistent, faults", persistent: true, medium: strict, faults: .everything),
       Walk(
         name: "4096 on 4096, persistent, faults", persistent: true, sectorByteCount: 4096, medium: strict,
-        faults: .everything),
+        discardUnitByteCount: 8192, faults: .everything),
       Walk(name: "losing data", faults: losing),
       Walk(name: "losing data, 512 on 4096, persistent", persistent: true, medium: direct, faults: losing),
     ]
@@ -51,11 +56,14 @@ struct EngineWalkTests {
     let (world, guest) = try Self.take(walk, seed)
     #expect(guest.verdict().isEmpty, "\(guest.verdict().prefix(5))")
     let answers = guest.tally
-    #expect(answers["read okay", default: 0] > 50 && answers["write okay", default: 0] > 0, "\(answers)")
+    let wanted = ["read okay", "indirect read okay", "write okay", "indirect write okay", "discard okay"]
+    for kind in wanted { #expect(answers[kind, default: 0] > 0, "\(kind): \(answers)") }
     if walk.faults.flushError == 0 {
       #expect(answers["flush okay", default: 0] > 20 && world.host.fenceErrno == nil, "\(answers)")
+      #expect(answers["write barrier okay", default: 0] > 20, "\(answers)")
     } else {
-      #expect(world.host.fenceErrno == 5 && answers["flush error", default: 0] > 30, "\(answers)")
+      #expect(world.host.fenceErrno == 5 && answers["write error", default: 0] > 30, "\(answers)")
+      #expect(world.heldCount > 1 && answers["flush error", default: 0] > 5, "\(answers)")
     }
   }
 
@@ -72,13 +80,16 @@ struct EngineWalkTests {
 
   private static func take(_ walk: Walk, _ seed: UInt64) throws -> (BlockWorld, WalkingGuest) {
     let limits = try BlockLimits(
-      sectorCount: 1024, sectorByteCount: walk.sectorByteCount, offered: .flush)
+      sectorCount: 1024, sectorByteCount: walk.sectorByteCount,
+      offered: [.flush, .barrier, .discard, .indirect], maximumIndirectSegments: 24)
     var setup = BlockWorld.Setup(limits: limits)
     setup.seed = seed
     setup.abi = walk.abi
     setup.usesPersistentGrants = walk.persistent
     setup.medium = walk.medium
     setup.bufferByteCount = walk.bufferByteCount
+    setup.discardSupport = DiscardSupport(
+      unitByteCount: walk.discardUnitByteCount, chunkByteCount: 16384)
     let world = try BlockWorld(setup)
     world.host.faults = walk.faults
     let guest = WalkingGuest(

@@ -23,8 +23,18 @@ public struct MediumGeometry: BitwiseCopyable, Sendable, Equatable {
   public var blockByteCount: Int
   /// Addresses of transfer memory are multiples of this: a power of two, at most 4096.
   public var memoryAlignment: Int
-  /// True when one transfer may use several pieces of memory.
+  /// True when one transfer may use several pieces of memory, up to ``maximumVectorCount``.
   public var takesVectors: Bool
+
+  /// Pieces of memory that one transfer uses at most (Linux' UIO_MAXIOV).
+  @inlinable public static var maximumVectorCount: Int { 1024 }
+
+  /// Bytes of the largest transfer that a request of `segments` segments becomes: with the blocks at either
+  /// end that it covers in part.
+  @inlinable
+  public func transferByteCount(segments: Int) -> Int {
+    segments * 4096 + (blockByteCount > 512 ? 2 * blockByteCount : 0)
+  }
 
   /// Describes a medium.
   @inlinable

@@ -3,85 +3,84 @@ import RingKit
 /// How the data of accepted requests moves: copies from and to the guest, and what follows each end of a
 /// storage call.
 extension BlockQueueEngine where Host: ~Copyable {
-  /// Puts the request's copies into the batch.
-  mutating func startCopy(_ index: Int, phase: InFlightPhase, host: inout Host) {
-    let count = Int(table.entries[index].segmentCount)
-    if copies.count + count > copies.capacity { finishCopies(host: &host) }
+  /// Puts the request in line for its copies, which are done by the end of the turn.
+  mutating func startCopy(_ index: Int, phase: InFlightPhase) {
     table.entries[index].phase = phase
-    table.entries[index].firstCopy = UInt32(copies.count)
-    table.entries[index].copyCount = UInt16(count)
-    var offset = UInt(table.entries[index].offset - table.entries[index].transferOffset)
-    guard let buffer = table.entries[index].buffer?.segment else { return }
-    let first = index * table.segmentCapacity
-    for position in 0..<count {
-      let segment = table.segments[first + position]
-      copies.append(
-        GrantCopyBatch.Segment(
-          toGuest: phase == .copyOut, domain: domain, reference: segment.reference,
-          pageOffset: Int(segment.pageOffset),
-          local: buffer.slice(offset: offset, count: UInt(segment.byteCount))))
-      offset += UInt(segment.byteCount)
-    }
+    let isFetch = phase == .fetch
+    table.entries[index].copyCount =
+      isFetch ? UInt16(descriptorPageCount(index)) : table.entries[index].segmentCount
     copying[copyingCount] = UInt16(index)
     copyingCount += 1
   }
 
-  /// Does the batch and carries its requests on.
+  /// Does the copies of all requests in line, in batches, and carries the requests on; what that puts in line
+  /// is done as well.
   mutating func finishCopies(host: inout Host) {
-    guard copyingCount > 0 else { return }
-    host.copy(&copies)
-    counters.grantCopies += UInt64(copies.count)
-    let waiting = copyingCount
-    for position in 0..<waiting {
-      let index = Int(copying[position])
-      let first = Int(table.entries[index].firstCopy)
-      var isOkay = true
-      for copy in first..<first + Int(table.entries[index].copyCount) where copies.status(at: copy) != 0 {
-        isOkay = false
+    var next = 0
+    while next < copyingCount {
+      let first = next
+      copies.removeAll()
+      while next < copyingCount {
+        let index = Int(copying[next])
+        // One request alone always fits.
+        guard Int(table.entries[index].copyCount) <= copies.capacity - copies.count else { break }
+        appendCopies(index)
+        next += 1
       }
-      if !isOkay {
-        finish(index, status: .error, host: &host)
-      } else if table.entries[index].phase == .copyIn {
-        table.entries[index].doneByteCount = 0
-        setBufferVector(index, host: &host)
-        startTransfer(index, host: &host)
-      } else {
-        finish(index, status: .okay, host: &host)
-      }
+      host.copy(&copies)
+      counters.grantCopies += UInt64(copies.count)
+      for position in first..<next { completeCopy(Int(copying[position]), host: &host) }
     }
     copyingCount = 0
     copies.removeAll()
   }
 
-  // MARK: Completions
-
-  /// Delivers the end of a storage call: bytes moved (0 for a flush) or a negative error number.
-  ///
-  /// A token whose request is gone is ignored. Call ``run(host:)`` after the last of a batch of completions.
-  public mutating func complete(token: UInt32, result: Int32, host: inout Host) {
-    guard let index = table.index(of: token) else { return }
-    switch table.entries[index].phase {
-    case .flushFirst: completeFlush(index, result: result, host: &host)
-    case .readBefore, .transfer: completeTransfer(index, result: result, host: &host)
-    case .free, .parked, .copyIn, .copyOut: break
+  private mutating func appendCopies(_ index: Int) {
+    table.entries[index].firstCopy = UInt32(copies.count)
+    guard let buffer = table.entries[index].buffer?.segment else { return }
+    var offset = UInt(table.entries[index].offset - table.entries[index].transferOffset)
+    let first = index * table.segmentCapacity
+    for position in 0..<Int(table.entries[index].copyCount) {
+      let segment = table.segments[first + position]
+      copies.append(
+        GrantCopyBatch.Segment(
+          toGuest: table.entries[index].phase == .copyOut, domain: domain, reference: segment.reference,
+          pageOffset: Int(segment.pageOffset),
+          local: buffer.slice(offset: offset, count: UInt(segment.byteCount))))
+      offset += UInt(segment.byteCount)
     }
   }
 
-  mutating func completeFlush(_ index: Int, result: Int32, host: inout Host) {
-    if result < 0 {
-      if !host.isFenced && retries(index, errno: -result) {
-        host.flush(token: table.token(index))
-        return
-      }
-      // The kernel reports a lost write once; whoever asks again would be told all is well.
-      host.fence(errno: -result)
+  /// Carries on with a request whose copies were done. Each copy has a status of its own.
+  private mutating func completeCopy(_ index: Int, host: inout Host) {
+    let first = Int(table.entries[index].firstCopy)
+    for copy in first..<first + Int(table.entries[index].copyCount) where copies.status(at: copy) != 0 {
       finish(index, status: .error, host: &host)
-    } else if host.isFenced || !table.entries[index].flushesFirst {
-      finish(index, status: host.isFenced ? .error : .okay, host: &host)
-    } else {
-      table.entries[index].flushesFirst = false
-      table.entries[index].retryCount = 0
-      begin(index, host: &host)
+      return
+    }
+    switch table.entries[index].phase {
+    case .fetch: judgeDescriptors(index, host: &host)
+    case .copyIn:
+      table.entries[index].doneByteCount = 0
+      setBufferVector(index, host: &host)
+      startTransfer(index, host: &host)
+    default: finish(index, status: .okay, host: &host)
+    }
+  }
+
+  // MARK: Completions
+
+  /// Delivers the end of a storage call: bytes moved (0 for a flush or discard) or a negative error number.
+  ///
+  /// A token whose request is gone is ignored. Call ``run(host:arms:)`` after the last of a batch of
+  /// completions.
+  public mutating func complete(token: UInt32, result: Int32, host: inout Host) {
+    guard let index = table.index(of: token) else { return }
+    switch table.entries[index].phase {
+    case .flushFirst, .flushAfter: completeFlush(index, result: result, host: &host)
+    case .readBefore, .transfer: completeTransfer(index, result: result, host: &host)
+    case .discard: completeDiscard(index, result: result, host: &host)
+    case .free, .parked, .draining, .fetch, .copyIn, .copyOut, .held: break
     }
   }
 
@@ -105,9 +104,11 @@ extension BlockQueueEngine where Host: ~Copyable {
       dropVectors(index, byteCount: UInt(result), host: &host)
       resume(index, host: &host)
     } else if table.entries[index].phase == .readBefore {
-      startCopy(index, phase: .copyIn, host: &host)
+      startCopy(index, phase: .copyIn)
     } else if !table.entries[index].isWrite && table.entries[index].buffer != nil {
-      startCopy(index, phase: .copyOut, host: &host)
+      startCopy(index, phase: .copyOut)
+    } else if table.entries[index].flushesAfter {
+      beginFlush(index, phase: .flushAfter, host: &host)
     } else {
       finish(index, status: .okay, host: &host)
     }

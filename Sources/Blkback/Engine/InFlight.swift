@@ -7,7 +7,11 @@ public enum InFlightPhase: UInt8, BitwiseCopyable, Sendable {
   case free
   /// Waits for a buffer, or for a write that overlaps its blocks.
   case parked
-  /// The flush that comes before the data of a FLUSH_DISKCACHE with data.
+  /// A barrier that waits until all that was taken before it is answered.
+  case draining
+  /// Waits for the pages with its segment descriptors to be copied in.
+  case fetch
+  /// A flush, or the one that comes before the data of a flush or barrier.
   case flushFirst
   /// Reads the blocks that a write changes only in part.
   case readBefore
@@ -17,6 +21,12 @@ public enum InFlightPhase: UInt8, BitwiseCopyable, Sendable {
   case transfer
   /// Waits for the data to be copied to the guest.
   case copyOut
+  /// The flush that comes after the data of a barrier.
+  case flushAfter
+  /// The medium takes a piece of a range back.
+  case discard
+  /// A flush that failed: it is not answered while the connection lasts.
+  case held
 }
 
 /// One accepted request: all that is needed to finish it, or to do it again in another process.
@@ -26,8 +36,16 @@ public enum InFlightPhase: UInt8, BitwiseCopyable, Sendable {
 public struct InFlightEntry: BitwiseCopyable {
   /// The frontend's name for the request, echoed bit for bit.
   @usableFromInline var id: UInt64 = 0
-  /// Byte offset of the request's first byte on the medium.
+  /// Byte offset of the request's first byte on the medium; of a discard, of what is left.
   @usableFromInline var offset: UInt64 = 0
+  /// Byte offset behind a discard's last byte.
+  @usableFromInline var discardEnd: UInt64 = 0
+  /// First sector of an indirect request, as long as its segments are not judged; 512-byte units.
+  @usableFromInline var sectorNumber: UInt64 = 0
+  /// 512-byte units that the guest asked for.
+  @usableFromInline var sectorCount: UInt64 = 0
+  /// When it was taken, by the host's clock, in nanoseconds.
+  @usableFromInline var began: UInt64 = 0
   /// Byte offset where the transfer begins: `offset` rounded down to the medium's block.
   @usableFromInline var transferOffset: UInt64 = 0
   /// Private memory of the request; nil when it uses the guest's mapped pages.
@@ -41,7 +59,10 @@ public struct InFlightEntry: BitwiseCopyable {
   /// First copy of this request in the present batch, and how many.
   @usableFromInline var firstCopy: UInt32 = 0
   @usableFromInline var copyCount: UInt16 = 0
+  /// Segments that were judged: 0 as long as the descriptors of an indirect request were not.
   @usableFromInline var segmentCount: UInt16 = 0
+  /// Descriptors of an indirect request that are still to be fetched and judged.
+  @usableFromInline var descriptorCount: UInt16 = 0
   /// Vectors of the present transfer, counted from the entry's first.
   @usableFromInline var firstVector: UInt16 = 0
   @usableFromInline var vectorCount: UInt16 = 0
@@ -52,22 +73,28 @@ public struct InFlightEntry: BitwiseCopyable {
   /// The operation as the response has to name it.
   @usableFromInline var operation = BlockOperation.read
   @usableFromInline var phase: InFlightPhase = .free
+  @usableFromInline var kind: BlockRequestKind = .other
+  @usableFromInline var isIndirect = false
   @usableFromInline var isWrite = false
   @usableFromInline var flushesFirst = false
+  @usableFromInline var flushesAfter = false
+  @usableFromInline var isSecure = false
   /// The write changes blocks only in part, so no other write may touch them meanwhile.
   @usableFromInline var isExclusive = false
+  /// It holds its blocks' lock.
+  @usableFromInline var isLocked = false
   @usableFromInline var retryCount: UInt8 = 0
 
   @usableFromInline init() {}
 }
 
-/// One segment of an accepted request.
+/// One segment of an accepted request, or one page of descriptors while they are to be fetched.
 @frozen
 public struct InFlightSegment: BitwiseCopyable {
   @usableFromInline var reference: GrantReference
   /// First byte in the granted page.
   @usableFromInline var pageOffset: UInt16
-  /// Bytes, 512...4096.
+  /// Bytes, 512...4096; of a page of descriptors 8...4096.
   @usableFromInline var byteCount: UInt16
   /// The persistent mapping while the request holds a pin.
   @usableFromInline var handle: UInt32
@@ -89,8 +116,6 @@ public struct InFlightTable: ~Copyable {
   @usableFromInline var firstFree: UInt16
   /// Requests in the table.
   public private(set) var count = 0
-  /// Requests that have left the table.
-  private(set) var releaseCount: UInt64 = 0
   /// Requests that fit: the ring's slots.
   public let capacity: Int
   /// Segments a request may have.
@@ -137,7 +162,6 @@ public struct InFlightTable: ~Copyable {
     entries[index].next = firstFree
     firstFree = UInt16(index)
     count -= 1
-    releaseCount += 1
   }
 
   /// The name of the entry's present tenant, carried by its I/O.

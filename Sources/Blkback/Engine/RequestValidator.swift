@@ -42,7 +42,13 @@ public struct RequestValidator: Sendable, BitwiseCopyable {
       if let reason = rule.accept(source.segment(at: index)) { return .reject(.error, reason) }
       index += 1
     }
-    return finish(rule, indirect.kind, indirect.sectorNumber, indirect.segmentCount)
+    return judge(rule, of: indirect)
+  }
+
+  /// Judges the range of an indirect request all of whose segments `rule` has accepted, each once.
+  @inlinable
+  public func judge(_ rule: SegmentRule, of indirect: IndirectTransfer) -> BlockVerdict {
+    finish(rule, indirect.kind, indirect.sectorNumber, indirect.segmentCount)
   }
 
   // MARK: Parts
