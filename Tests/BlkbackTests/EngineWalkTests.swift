@@ -41,7 +41,8 @@ struct EngineWalkTests {
         discardUnitByteCount: 4096, faults: .everything),
       Walk(name: "512 on 4096", medium: direct, discardUnitByteCount: 2048),
       Walk(name: "512 on 4096, faults", medium: direct, faults: .everything),
-      Walk(name: "512 on 4096, one buffer, faults", medium: direct, bufferByteCount: 128 << 10, faults: flaky),
+      Walk(
+        name: "512 on 4096, one buffer, faults", medium: direct, bufferByteCount: 128 << 10, faults: flaky),
       Walk(name: "512 on 4096, persistent, faults", persistent: true, medium: strict, faults: .everything),
       Walk(
         name: "4096 on 4096, persistent, faults", persistent: true, sectorByteCount: 4096, medium: strict,

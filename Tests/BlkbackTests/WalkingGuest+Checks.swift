@@ -134,7 +134,9 @@ extension WalkingGuest {
   /// What is wrong once all is settled.
   func verdict() -> [String] {
     var found = complaints + world.leftovers
-    if pending.count != world.heldCount || !pending.values.allSatisfy(isHeldForever) { found.append("\(pending.count) requests without a response") }
+    if pending.count != world.heldCount || !pending.values.allSatisfy(isHeldForever) {
+      found.append("\(pending.count) requests without a response")
+    }
     for sector in 0..<sectorCount {
       let words = world.disk.sector(sector)
       if isTorn[sector] {

@@ -37,7 +37,9 @@ extension BlockQueueEngine where Host: ~Copyable {
       startTransfer(index, host: &host)
       return
     }
-    guard takeBuffer(index, byteCount: Int(table.entries[index].transferByteCount), host: &host) else { return }
+    guard takeBuffer(index, byteCount: Int(table.entries[index].transferByteCount), host: &host) else {
+      return
+    }
     if !table.entries[index].isWrite {
       setBufferVector(index, host: &host)
       startTransfer(index, host: &host)
