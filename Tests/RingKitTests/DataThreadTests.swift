@@ -58,7 +58,8 @@ import Testing
     return String(decoding: bytes.prefix(max(count - 1, 0)), as: UTF8.self)
   }
 
-  @Test(arguments: bothEngines) func whatWasAcceptedBeforeTheStopRunsAndNothingAfter(engine: IOEngine) throws {
+  @Test(arguments: bothEngines) func whatWasAcceptedBeforeTheStopRunsAndNothingAfter(engine: IOEngine) throws
+  {
     let thread = try start(engine)
     let journal = journal
     for number in 0..<50 { #expect(thread.perform { _ in journal.note("\(number)") }) }
