@@ -3,6 +3,9 @@ import ArgumentParser
 /// The one command.
 @main
 struct Ringback: ParsableCommand {
+  /// Told by --version and to Prometheus.
+  static let version = "0.1.0"
+
   static let configuration = CommandConfiguration(
     commandName: "ringback",
     abstract: "Serves disks to Xen guests from userspace.",
@@ -10,8 +13,10 @@ struct Ringback: ParsableCommand {
       Start the daemon with `ringback serve`. Attach a disk to a running or paused guest with
       `ringback attach`, or let xl do it. `ringback demo` shows all of it on a machine without Xen.
       """,
-    version: "0.1.0",
+    version: version,
     subcommands: [
-      Serve.self, Attach.self, Detach.self, List.self, Demo.self, Guest.self, LoopbackCommand.self,
+      Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
+      Resize.self,
+      Insert.self, Eject.self, Demo.self, Guest.self, LoopbackCommand.self,
     ])
 }

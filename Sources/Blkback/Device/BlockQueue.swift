@@ -26,6 +26,7 @@ public final class BlockQueue: DataQueue {
   private var isBroken = false
   private var wasKicked = false
   private var backoff = KickBackoff()
+  private var starvedCount: UInt64 = 0
 
   /// The token of the flush before a pause: beyond any ring's slots, and below a channel's own.
   private static let pauseFlushToken = StoreToken.own(0) - 1
@@ -163,7 +164,8 @@ public final class BlockQueue: DataQueue {
     wasKicked = false
     engine.counters.kicks = backoff.kickCount
     engine.counters.spuriousKicks = backoff.spuriousCount
-    if engine.counters != before { publishStatistics() }
+    if engine.isStarved { starvedCount += 1 }
+    if engine.counters != before || engine.takenCount != taken || statistics.hasNews { publishStatistics() }
     if engine.isDrained {
       if onPaused != nil { advancePause() }
       if let onDrained, pause != .flushing {
@@ -194,6 +196,6 @@ public final class BlockQueue: DataQueue {
     statistics.publish(
       BlockStatistics.Snapshot(
         counters: engine.counters, inFlightCount: engine.inFlightCount,
-        persistentPageCount: host.persistentPageCount, mapCount: host.mapCount))
+        persistentPageCount: host.persistentPageCount, mapCount: host.mapCount, starvedCount: starvedCount))
   }
 }

@@ -14,6 +14,8 @@ public final class BlockStatistics: @unchecked Sendable {
     public var persistentPageCount = 0
     /// Guest pages that were mapped since the queue connected.
     public var mapCount: UInt64 = 0
+    /// Turns that ended with a request that waits for memory.
+    public var starvedCount: UInt64 = 0
   }
 
   private struct State {
@@ -51,6 +53,9 @@ public final class BlockStatistics: @unchecked Sendable {
     pending.append(outcome)
     if pending.count == Self.pendingCapacity { state.withLock { merge(into: &$0) } }
   }
+
+  /// True when outcomes were noted since the last ``publish(_:)``. On the queue's thread.
+  var hasNews: Bool { !pending.isEmpty }
 
   /// Makes a turn's numbers public. On the queue's thread.
   func publish(_ snapshot: Snapshot) {

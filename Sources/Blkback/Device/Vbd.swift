@@ -163,7 +163,7 @@ public final class Vbd {
   private func publish(from: XenbusState, thenState state: XenbusState) {
     if from == .initialising { forgetDescription() }
     do throws(VbdError) {
-      try write(offer.nodes(for: knownProperties()), from: from, to: state)
+      try write(featureNodes(), from: from, to: state)
     } catch {
       report(error.description)
       // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
@@ -172,11 +172,16 @@ public final class Vbd {
     }
   }
 
+  private func featureNodes() throws(VbdError) -> [VbdNode] {
+    let process = environment.statisticsProcess.map { VbdNode("kthread-pid", String($0)) }
+    return try offer.nodes(for: knownProperties()) + (process.map { [$0] } ?? [])
+  }
+
   private func switchState(from: XenbusState, to state: XenbusState) {
     do throws(VbdError) {
       // Linux reads the disk's properties at Connected, so they are written again, for it and for a disk that
       // changed.
-      let features = state == .connected ? try offer.nodes(for: knownProperties()) : []
+      let features = state == .connected ? try featureNodes() : []
       try write(features, from: from, to: state)
       environment.log(.information, "\(from) -> \(state)", about: identity)
     } catch {

@@ -40,6 +40,9 @@ public protocol VbdEnvironment: AnyObject {
   var bufferShareByteCount: Int { get }
   /// What is offered to frontends.
   var offer: VbdOffer { get }
+  /// The process that serves, published as `kthread-pid`: libxenstat finds its shared statistics by it
+  /// (xenstat_linux.c). Nil when there are none.
+  var statisticsProcess: Int32? { get }
   /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
   var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
   /// Opens a disk's image; a test may put a store of its own in its place.
@@ -55,4 +58,6 @@ extension VbdEnvironment {
   public func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore {
     try configuration.openStore()
   }
+
+  public var statisticsProcess: Int32? { nil }
 }

@@ -7,7 +7,7 @@ public final class LocalSocket {
   public let descriptor: Int32
   private let boundPath: String?
 
-  private init(descriptor: Int32, boundPath: String?) {
+  init(descriptor: Int32, boundPath: String?) {
     self.descriptor = descriptor
     self.boundPath = boundPath
   }
@@ -27,7 +27,7 @@ public final class LocalSocket {
       // Created without any permission for others: the mask is set before the name appears.
       let mask = umask(0o177)
       defer { umask(mask) }
-      return unsafe Glibc.bind(fd, address, length) == 0 && Glibc.listen(fd, 16) == 0 ? nil : errno
+      return unsafe Glibc.bind(fd, address, length) == 0 && Glibc.listen(fd, 128) == 0 ? nil : errno
     }
     if let failure {
       close(fd)
@@ -63,6 +63,13 @@ public final class LocalSocket {
   private func setNonBlocking(_ fd: Int32) {
     _ = fcntl(fd, F_SETFL, O_NONBLOCK)
     _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
+  }
+
+  /// True once the other end is closed altogether, not only for writing.
+  public var isHungUp: Bool {
+    var wanted = pollfd(fd: descriptor, events: 0, revents: 0)
+    // Sound: one structure, ours for the call; POLLHUP and POLLERR need not be asked for.
+    return unsafe poll(&wanted, 1, 0) == 1 && wanted.revents & Int16(POLLHUP | POLLERR) != 0
   }
 
   /// Reads what is there, up to 64 KiB. Empty at the end of the stream; nil when nothing is there yet.

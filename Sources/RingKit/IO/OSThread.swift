@@ -60,11 +60,13 @@ public final class OSThread: Sendable {
   }
 }
 
-/// A counting semaphore.
+/// One value handed from one thread to another, which waits for it.
 @safe
-final class Semaphore: @unchecked Sendable {
-  // Sound: initialised in init, destroyed in deinit, and made for use by several threads.
+final class Handoff<Value: Sendable>: @unchecked Sendable {
+  // Sound: the semaphore is initialised in init and destroyed in deinit; the value is written before the post
+  // and read after the wait.
   private let semaphore: UnsafeMutablePointer<sem_t>
+  private let value = Mutex<Value?>(nil)
 
   init() {
     unsafe semaphore = .allocate(capacity: 1)
@@ -77,27 +79,15 @@ final class Semaphore: @unchecked Sendable {
     unsafe semaphore.deallocate()
   }
 
-  func post() { unsafe sem_post(semaphore) }
-
-  func wait() {
-    while unsafe sem_wait(semaphore) != 0 && errno == EINTR {}
-  }
-}
-
-/// One value handed from one thread to another, which waits for it.
-final class Handoff<Value: Sendable>: Sendable {
-  private let arrived = Semaphore()
-  private let value = Mutex<Value?>(nil)
-
   /// Hands the value over, once.
   func put(_ value: Value) {
     self.value.withLock { $0 = value }
-    arrived.post()
+    unsafe sem_post(semaphore)
   }
 
   /// Waits for the value.
   func take() -> Value? {
-    arrived.wait()
+    while unsafe sem_wait(semaphore) != 0 && errno == EINTR {}
     return value.withLock { $0 }
   }
 }

@@ -54,6 +54,11 @@ public struct LatencyHistogram: Sendable {
     return count == 0 ? 0 : steps.count(within: 0...(1 << UInt64(power) - 1))
   }
 
+  /// The steps that hold something, shortest first: the longest duration of each, and how many it holds.
+  public var filledSteps: [(upTo: UInt64, count: UInt64)] {
+    steps.recordedValues().map { ($0.value, $0.countAddedInThisIterationStep) }
+  }
+
   /// Adds the counts of another histogram of the same precision. Allocates nothing.
   public mutating func add(_ other: LatencyHistogram) {
     guard other.count > 0 else { return }

@@ -40,26 +40,8 @@ struct Attach: ParsableCommand {
     guard (1...3600).contains(timeout) else { throw ValidationError("--timeout is 1 to 3600 seconds") }
   }
 
-  /// The node that names the image. The daemon judges it for good; a mistyped path is better told here,
-  /// before any node is written.
-  private func imageParameters() throws -> String {
-    if let colon = image.firstIndex(of: ":"), StoreTable.kind(of: image[..<colon]) != nil {
-      do {
-        _ = try StoreTable.parse(image)
-      } catch {
-        throw CommandError("\(error)")
-      }
-      return image
-    }
-    let path = URL(filePath: image).standardizedFileURL.path
-    guard FileManager.default.fileExists(atPath: path) else {
-      throw CommandError("there is no image \(path)")
-    }
-    return "raw:\(path)"
-  }
-
   func run() throws {
-    let parameters = try imageParameters()
+    let parameters = try ImageArgument.parameters(image)
     let toolstack = try Toolstack(host: host.open(), kind: device.kind)
     let (domain, vdev) = (device.domainID, device.vdev.device)
     try toolstack.attach(domain, vdev, parameters: parameters, writable: mode == .w)

@@ -14,8 +14,7 @@ struct List: ParsableCommand {
   @Option(help: ArgumentHelp("Kinds of backend to list.", valueName: "kind"))
   var kind = [defaultKind]
 
-  @Option(help: ArgumentHelp("The daemon's control socket.", valueName: "path"))
-  var controlSocket: String?
+  @OptionGroup var daemon: DaemonOptions
 
   @Flag(help: "Print JSON.")
   var json = false
@@ -40,20 +39,21 @@ struct List: ParsableCommand {
             error: try store.read(BackendNodes.errorNode(of: address, backend: own))))
       }
     }
-    let served = try Self.askDaemon(path: controlSocket ?? host.controlSocketPath)
+    let served = try Self.ask(host.daemon(daemon))
     for index in reports.indices {
       let same = served.first {
         $0.domain == reports[index].domain && $0.vdev == reports[index].vdev && $0.kind == reports[index].kind
       }
       reports[index].statistics = same?.statistics
+      reports[index].isPaused = same?.isPaused
     }
     print(json ? try reports.json() : Self.table(reports))
   }
 
   /// The daemon's own numbers; none when it does not run.
-  private static func askDaemon(path: String) throws -> [DeviceReport] {
-    guard let reply = try? ControlSocket.ask("list", path: path) else { return [] }
-    return try JSONDecoder().decode([DeviceReport].self, from: Data(reply.utf8))
+  private static func ask(_ daemon: DaemonClient) throws -> [DeviceReport] {
+    guard (try? LocalSocket.connect(path: daemon.path)) != nil else { return [] }
+    return try daemon.ask(ControlQuestion(.list), for: [DeviceReport].self)
   }
 
   static func table(_ reports: [DeviceReport]) -> String {
@@ -61,20 +61,12 @@ struct List: ParsableCommand {
     let header = ["DOMAIN", "DISK", "KIND", "STATE", "MODE", "READS", "WRITES", "FLUSHES", "ERRORS", "IMAGE"]
     let rows = reports.map { report in
       let numbers = report.statistics.map { [$0.reads, $0.writes, $0.flushes, $0.errors].map(String.init) }
-      return ["\(report.domain)", report.name, report.kind, report.state, report.mode]
+      return [
+        "\(report.domain)", report.name, report.kind, report.isPaused == true ? "Paused" : report.state,
+        report.mode,
+      ]
         + (numbers ?? ["-", "-", "-", "-"]) + [report.image]
     }
-    let widths = header.indices.map { column in ([header] + rows).map { $0[column].count }.max() ?? 0 }
-    return ([header] + rows).map { row in
-      zip(row, widths).map { $0.padding(toLength: $1, withPad: " ", startingAt: 0) }
-        .joined(separator: "  ").trimmingCharacters(in: .whitespaces)
-    }.joined(separator: "\n")
-  }
-}
-
-extension HostOptions {
-  /// Where the daemon listens for questions.
-  var controlSocketPath: String {
-    hypervisor == .loopback ? "\(loopbackDirectory)/control" : "/run/ringback/control"
+    return TextTable.lines(header, rows, rightAligned: [5, 6, 7, 8]).joined(separator: "\n")
   }
 }

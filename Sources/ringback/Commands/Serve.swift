@@ -51,8 +51,8 @@ struct Serve: ParsableCommand {
     var daemon = DaemonConfiguration(
       kinds: kind.isEmpty ? [defaultKind] : kind,
       threadCount: threads ?? ProcessInfo.processInfo.activeProcessorCount,
-      poolByteCount: pool << 20,
       controlSocketPath: controlSocket ?? host.controlSocketPath)
+    daemon.threads.poolByteCount = pool << 20
     daemon.offer.persistentGrants = persistentGrants
     try Daemon(host: host.open(), configuration: daemon, logger: Logger(label: "ringback")).run()
   }

@@ -1,20 +1,40 @@
 import Foundation
 import RingKit
 
-/// The daemon's end of its control socket: one line asks, one JSON document answers, and the connection ends.
+/// Names one asker of the control socket, for an answer that comes later. Never used again for another.
+struct ControlTicket: Hashable {
+  fileprivate let number: UInt64
+}
+
+/// The daemon's end of its control socket: one line asks, one JSON document answers, at once or later, and the
+/// connection ends.
 struct ControlSocket {
-  /// Connections that wait to ask or to be answered; more are refused, so that nobody fills the table.
-  static let connectionLimit = 32
+  /// Connections that ask, wait or are answered; more stay in the listener's queue until one ends.
+  static let connectionLimit = 128
   /// Bytes of a question.
-  static let questionLimit = 4096
+  static let questionLimit = 8192
+  /// A connection that has not asked by then, or does not take its answer, is dropped.
+  static let patienceNanoseconds: UInt64 = 10_000_000_000
 
   let listener: LocalSocket
   private var connections: [Int32: Connection] = [:]
+  private var lastTicket: UInt64 = 0
 
   private struct Connection {
+    enum Phase {
+      /// Its question is not whole yet.
+      case asking([UInt8])
+      /// Its answer is not there yet.
+      case waiting
+      /// The same, and it has said that it will say no more.
+      case waitingSilently
+      /// What is left of its answer.
+      case answering(ArraySlice<UInt8>)
+    }
     let socket: LocalSocket
-    var question: [UInt8] = []
-    var answer: ArraySlice<UInt8>?
+    let ticket: ControlTicket
+    var phase: Phase
+    var deadline: UInt64
   }
 
   /// Listens at `path`.
@@ -35,50 +55,125 @@ struct ControlSocket {
 
   /// What the control thread waits for on behalf of this socket.
   var descriptors: [(descriptor: Int32, writable: Bool)] {
-    [(listener.descriptor, false)] + connections.map { ($0.key, $0.value.answer != nil) }
+    var wanted = connections.compactMap { descriptor, connection -> (descriptor: Int32, writable: Bool)? in
+      switch connection.phase {
+      case .asking, .waiting: (descriptor, false)
+      case .answering: (descriptor, true)
+      // Its end of stream would wake us for ever.
+      case .waitingSilently: nil
+      }
+    }
+    if connections.count < Self.connectionLimit { wanted.append((listener.descriptor, false)) }
+    return wanted
   }
 
-  /// Serves a ready descriptor; `answer` turns a question into bytes.
-  mutating func serve(_ descriptor: Int32, answer: (String) -> String) {
+  /// True when somebody waits for an answer or has not taken all of it.
+  var isOwed: Bool { connections.values.contains { if case .asking = $0.phase { false } else { true } } }
+
+  /// Serves a ready descriptor, if it is one of ours. A whole question comes back with the ticket that
+  /// ``answer(_:with:)`` takes.
+  mutating func serve(_ descriptor: Int32, atNanoseconds now: UInt64) -> (
+    question: String, ticket: ControlTicket
+  )? {
     if descriptor == listener.descriptor {
-      while let socket = listener.accept() {
-        guard connections.count < Self.connectionLimit else { continue }
-        connections[socket.descriptor] = Connection(socket: socket)
+      while connections.count < Self.connectionLimit, let socket = listener.accept() {
+        lastTicket += 1
+        connections[socket.descriptor] = Connection(
+          socket: socket, ticket: ControlTicket(number: lastTicket), phase: .asking([]),
+          deadline: now + Self.patienceNanoseconds)
       }
-      return
+      return nil
     }
-    guard var connection = connections.removeValue(forKey: descriptor) else { return }
+    guard let connection = connections[descriptor] else { return nil }
     do {
-      if connection.answer == nil {
-        guard let bytes = try connection.socket.read() else {
-          connections[descriptor] = connection
-          return
+      switch connection.phase {
+      case .asking(let before):
+        guard let bytes = try connection.socket.read() else { return nil }
+        return hear(bytes, after: before, from: connection)
+      case .waiting:
+        guard let bytes = try connection.socket.read() else { return nil }
+        if connection.socket.isHungUp {
+          connections[descriptor] = nil
+        } else if bytes.isEmpty {
+          connections[descriptor]?.phase = .waitingSilently
         }
-        connection.question += bytes
-        guard let end = connection.question.firstIndex(of: UInt8(ascii: "\n")) else {
-          if !bytes.isEmpty && connection.question.count <= Self.questionLimit {
-            connections[descriptor] = connection
-          }
-          return
-        }
-        let text = answer(String(decoding: connection.question[..<end], as: UTF8.self))
-        connection.answer = Array(text.utf8)[...]
+      case .waitingSilently:
+        break
+      case .answering(let rest):
+        send(rest, to: connection)
       }
-      let written = try connection.socket.write(connection.answer ?? [])
-      connection.answer = connection.answer?.dropFirst(written)
-      if connection.answer?.isEmpty == false { connections[descriptor] = connection }
     } catch {
       // The asker went away; there is nobody to tell.
+      connections[descriptor] = nil
+    }
+    return nil
+  }
+
+  private mutating func hear(
+    _ bytes: [UInt8], after before: [UInt8], from connection: Connection
+  ) -> (question: String, ticket: ControlTicket)? {
+    let heard = before + bytes
+    let descriptor = connection.socket.descriptor
+    if let end = heard.firstIndex(of: UInt8(ascii: "\n")), end <= Self.questionLimit {
+      connections[descriptor]?.phase = .waiting
+      return (String(decoding: heard[..<end], as: UTF8.self), connection.ticket)
+    }
+    if bytes.isEmpty {
+      connections[descriptor] = nil
+    } else if heard.count > Self.questionLimit {
+      answer(
+        connection.ticket, with: ControlReply.failure("a question has at most \(Self.questionLimit) bytes"))
+    } else {
+      connections[descriptor]?.phase = .asking(heard)
+    }
+    return nil
+  }
+
+  /// Answers; does nothing when the asker has gone away meanwhile.
+  mutating func answer(_ ticket: ControlTicket, with text: String) {
+    guard let connection = connections.values.first(where: { $0.ticket == ticket }) else { return }
+    connections[connection.socket.descriptor]?.deadline =
+      MonotonicClock.nowNanoseconds() + Self.patienceNanoseconds
+    send(Array(text.utf8)[...], to: connection)
+  }
+
+  private mutating func send(_ bytes: ArraySlice<UInt8>, to connection: Connection) {
+    let descriptor = connection.socket.descriptor
+    let left = (try? connection.socket.write(bytes)).map { bytes.dropFirst($0) } ?? []
+    if left.isEmpty {
+      connections[descriptor] = nil
+    } else {
+      connections[descriptor]?.phase = .answering(left)
     }
   }
 
-  /// Asks the daemon that listens at `path`.
-  static func ask(_ question: String, path: String) throws -> String {
-    let socket = try LocalSocket.connect(path: path)
-    var left = Array("\(question)\n".utf8)[...]
-    while !left.isEmpty { left = left.dropFirst(try socket.write(left)) }
-    var reply: [UInt8] = []
-    while let bytes = try socket.read(), !bytes.isEmpty { reply += bytes }
-    return String(decoding: reply, as: UTF8.self)
+  /// Drops who does not ask, who does not take an answer, and who went away while waiting for one.
+  mutating func dropIdle(atNanoseconds now: UInt64) {
+    connections = connections.filter { _, connection in
+      switch connection.phase {
+      case .asking, .answering: connection.deadline > now
+      case .waiting, .waitingSilently: !connection.socket.isHungUp
+      }
+    }
+  }
+
+  /// Tells all who still wait that there will be no answer, and gives the rest of all answers a second to go.
+  mutating func finish(saying text: String) {
+    for connection in connections.values {
+      switch connection.phase {
+      case .waiting, .waitingSilently: answer(connection.ticket, with: text)
+      case .asking, .answering: break
+      }
+    }
+    connections = connections.filter { if case .answering = $1.phase { true } else { false } }
+    let deadline = MonotonicClock.nowNanoseconds() + 1_000_000_000
+    var poll = DescriptorPoll()
+    while !connections.isEmpty {
+      let now = MonotonicClock.nowNanoseconds()
+      guard now < deadline else { return }
+      poll.set(connections.keys.map { ($0, true) })
+      let ready = (try? poll.wait(timeoutMilliseconds: Int32((deadline - now) / 1_000_000) + 1)) ?? []
+      for descriptor in ready { _ = serve(descriptor, atNanoseconds: now) }
+    }
   }
 }

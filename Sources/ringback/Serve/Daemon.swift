@@ -7,9 +7,13 @@ import RingKit
 struct DaemonConfiguration {
   var kinds: [String]
   var threadCount: Int
-  var poolByteCount: Int
   var controlSocketPath: String
   var offer = VbdOffer()
+  /// Where the statistics for xentop go; nil for nowhere.
+  var sharedStatisticsDirectory: String?
+  var metricsFile: MetricsFile?
+  var metricsAddress: MetricsAddress?
+  var threads = DataThreadConfiguration()
 }
 
 /// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket,
@@ -20,20 +24,28 @@ final class Daemon: VbdEnvironment {
   let offer: VbdOffer
   let post: @Sendable (DeviceAddress, VbdEvent) -> Void
   var store: any StoreSession { client }
+  var statisticsProcess: Int32? {
+    sharedStatistics == nil ? nil : ProcessInfo.processInfo.processIdentifier
+  }
 
-  private let host: any Hypervisor
-  private let configuration: DaemonConfiguration
-  private let logger: Logger
+  let host: any Hypervisor
+  let configuration: DaemonConfiguration
+  let logger: Logger
   private let signals: TerminationSignals
   private let inbox: Mailbox<(DeviceAddress, VbdEvent)>
   private var client: StoreClient
   private(set) var ownDomain: DomainID
   private var directory: BackendDirectory
-  private var socket: ControlSocket
-  private var disks: [DeviceAddress: Vbd] = [:]
+  var socket: ControlSocket
+  var disks: [DeviceAddress: Vbd] = [:]
+  var metricsServer: MetricsServer?
+  var metricsFile: MetricsFile?
+  var sharedStatistics: SharedStatistics?
+  var kernelWait = KernelDeviceWait()
+  var chores = DaemonChores()
   private var budgets: [DomainID: LogBudget] = [:]
   private var nextThread = 0
-  private var isStopping = false
+  var isStopping = false
 
   /// Opens everything that can fail before the first disk is looked at.
   init(host: any Hypervisor, configuration: DaemonConfiguration, logger: Logger) throws {
@@ -49,17 +61,19 @@ final class Daemon: VbdEnvironment {
     client = try host.openStore()
     ownDomain = try client.ownDomain()
     directory = BackendDirectory(backend: ownDomain, kinds: configuration.kinds)
-    var sizes = DataThreadConfiguration()
-    sizes.poolByteCount = configuration.poolByteCount
+    let sizes = configuration.threads
     // The least is one request of 256 segments with the medium's blocks that it covers in part.
-    bufferShareByteCount = max(2 << 20, configuration.poolByteCount / 4)
+    bufferShareByteCount = max(2 << 20, sizes.poolByteCount / 4)
     threads = try (0..<configuration.threadCount).map {
       try DataThread<BlockQueue>(number: $0, hypervisor: host, configuration: sizes)
     }
-    let inbox = try Mailbox<(DeviceAddress, VbdEvent)>()
+    let inbox = try Mailbox<(DeviceAddress, VbdEvent)>(waiting: .polling)
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
     socket = try ControlSocket(path: configuration.controlSocketPath)
+    metricsServer = try configuration.metricsAddress.map { try MetricsServer($0) }
+    metricsFile = configuration.metricsFile
+    openSharedStatistics()
   }
 
   /// Serves until it is told to stop and every disk is drained.
@@ -72,17 +86,21 @@ final class Daemon: VbdEnvironment {
     while !(isStopping && disks.isEmpty) {
       poll.set(
         [(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)]
-          + socket.descriptors)
-      // The loss of xenstored shows only in a call, so look now and then.
-      let ready = try poll.wait(timeoutMilliseconds: 5000)
+          + socket.descriptors + (metricsServer?.descriptors ?? []))
+      let ready = try poll.wait(timeoutMilliseconds: timeToNextChore())
       while let request = signals.next() { if request == .stop { beginStopping() } }
       for (identity, event) in inbox.take() { disks[identity]?.handle(event) }
-      for descriptor in ready
-      where ![client.descriptor, signals.descriptor, inbox.descriptor].contains(descriptor) {
-        socket.serve(descriptor) { answer($0) }
+      let now = MonotonicClock.nowNanoseconds()
+      for descriptor in ready {
+        if let (question, ticket) = socket.serve(descriptor, atNanoseconds: now) {
+          answer(question, to: ticket)
+        }
+        metricsServer?.serve(descriptor, atNanoseconds: now) { metrics() }
       }
       takeWatchEvents()
+      doChores(atNanoseconds: now)
     }
+    endTelling()
     threads.forEach { $0.stop() }
     threads.forEach { $0.join() }
     logger.notice("stopped; every disk is drained and its guest keeps its state")
@@ -105,7 +123,10 @@ final class Daemon: VbdEnvironment {
         case .scan(let kind):
           let changes = try directory.scan(kind, in: client)
           for path in changes.ignored { logger.warning("backend/\(path) is no device, ignored") }
-          changes.vanished.forEach { disks[$0]?.vanish() }
+          for address in changes.vanished {
+            kernelWait.forget(address)
+            disks[address]?.vanish()
+          }
           for address in changes.appeared { try look(at: address) }
         case .read(let address):
           try look(at: address)
@@ -118,7 +139,7 @@ final class Daemon: VbdEnvironment {
     }
   }
 
-  private func look(at address: DeviceAddress) throws(StoreError) {
+  func look(at address: DeviceAddress) throws(StoreError) {
     if let disk = disks[address] {
       disk.refresh()
       return
@@ -127,8 +148,11 @@ final class Daemon: VbdEnvironment {
     // A disk that is let go stays in the store until its toolstack has seen it Closed.
     let isOnline = try client.read("\(base)/online") == "1"
     guard !isStopping, let state = try? client.state("\(base)/state"), state != .closed || isOnline else {
+      kernelWait.forget(address)
       return
     }
+    let now = MonotonicClock.nowNanoseconds()
+    guard state != .initialising || kernelWait.mayTake(address, atNanoseconds: now) else { return }
     let disk = Vbd(address, environment: self)
     disks[address] = disk
     log(.information, "found", about: address)
@@ -184,6 +208,7 @@ final class Daemon: VbdEnvironment {
   func forget(_ disk: DeviceAddress) {
     log(.information, "gone", about: disk)
     disks[disk] = nil
+    sharedStatistics?.forget(disk)
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
   }
 
@@ -192,40 +217,5 @@ final class Daemon: VbdEnvironment {
     logger.notice("stopping: finishing the requests in flight of \(disks.count) disks")
     isStopping = true
     for disk in Array(disks.values) { disk.stop() }
-  }
-
-  // MARK: Questions
-
-  private func answer(_ question: String) -> String {
-    switch question {
-    case "list":
-      return
-        (try? disks.values.map { DeviceReport($0) }.sorted { ($0.domain, $0.vdev) < ($1.domain, $1.vdev) }
-        .json())
-        ?? "[]"
-    default:
-      return "{\"error\": \"unknown question; known is: list\"}"
-    }
-  }
-}
-
-extension DeviceReport {
-  /// What the daemon knows of a disk.
-  init(_ disk: Vbd) {
-    domain = disk.identity.domain.rawValue
-    vdev = disk.identity.device
-    name = VirtualDevice(number: disk.identity.device).description
-    kind = disk.identity.kind
-    state = disk.state.map { "\($0)" } ?? "none"
-    image = disk.configuration?.image ?? ""
-    mode = disk.configuration.map { $0.isWritable ? "w" : "r" } ?? ""
-    error = nil
-    guard let (queues, slotCount) = disk.connectionNumbers else { return }
-    var numbers = Statistics()
-    for queue in queues { numbers.add(queue.snapshot) }
-    numbers.queues = queues.count
-    numbers.ringSlots = slotCount
-    numbers.usesPersistentGrants = disk.usesPersistentGrants
-    statistics = numbers
   }
 }

@@ -12,6 +12,7 @@ struct DeviceReport: Codable, Equatable {
   var image: String
   var mode: String
   var error: String?
+  var isPaused: Bool?
   var statistics: Statistics?
 
   /// Numbers since the device last connected. Sectors are 512 bytes.
@@ -19,6 +20,7 @@ struct DeviceReport: Codable, Equatable {
     var reads: UInt64 = 0
     var writes: UInt64 = 0
     var flushes: UInt64 = 0
+    var discards: UInt64 = 0
     var sectorsRead: UInt64 = 0
     var sectorsWritten: UInt64 = 0
     var errors: UInt64 = 0
@@ -37,25 +39,46 @@ struct DeviceReport: Codable, Equatable {
     var queues = 0
     var ringSlots = 0
 
-    /// Adds one queue's numbers.
-    mutating func add(_ snapshot: BlockStatistics.Snapshot) {
-      let counters = snapshot.counters
-      reads += counters.reads
-      writes += counters.writes
-      flushes += counters.flushes
-      sectorsRead += counters.sectorsRead
-      sectorsWritten += counters.sectorsWritten
-      errors += counters.errors
-      unsupported += counters.unsupported
-      rejected += counters.rejected
-      fsyncs += counters.mediumFlushes
-      grantCopies += counters.grantCopies
-      notifications += counters.notifications
-      kicks += counters.kicks
-      spuriousKicks += counters.spuriousKicks
-      inFlight += snapshot.inFlightCount
-      persistentGrants += snapshot.persistentPageCount
-      grantsMapped += snapshot.mapCount
+    init(_ sample: DiskSample) {
+      let tally = sample.tally
+      for snapshot in sample.snapshots {
+        let counters = snapshot.counters
+        fsyncs += counters.mediumFlushes
+        grantCopies += counters.grantCopies
+        notifications += counters.notifications
+        kicks += counters.kicks
+        spuriousKicks += counters.spuriousKicks
+        inFlight += snapshot.inFlightCount
+        persistentGrants += snapshot.persistentPageCount
+        grantsMapped += snapshot.mapCount
+      }
+      reads = tally[.read].completed
+      writes = tally[.write].completed + tally[.barrier].completed
+      flushes = tally[.flush].completed
+      discards = tally[.discard].completed
+      sectorsRead = tally[.read].sectors
+      sectorsWritten = tally[.write].sectors &+ tally[.barrier].sectors &+ tally[.flush].sectors
+      errors = tally.errorCount
+      unsupported = BlockRequestKind.allCases.reduce(0) { $0 + tally[$1].unsupported }
+      rejected = tally.refusalCount
+      queues = sample.queues.count
+      ringSlots = sample.slotCount
+      usesPersistentGrants = sample.usesPersistentGrants
     }
+  }
+}
+
+extension DeviceReport {
+  /// What the daemon knows of a disk.
+  init(_ sample: DiskSample) {
+    domain = sample.address.domain.rawValue
+    vdev = sample.address.device
+    name = sample.name
+    kind = sample.address.kind
+    state = sample.state
+    image = sample.image
+    mode = sample.mode
+    isPaused = sample.isPaused
+    statistics = sample.queues.isEmpty ? nil : Statistics(sample)
   }
 }

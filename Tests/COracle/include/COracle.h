@@ -1,3 +1,2 @@
 #include "blkif_oracle.h"
 #include "ring_oracle.h"
-#include "refuse.h"

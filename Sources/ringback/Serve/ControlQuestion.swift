@@ -1,0 +1,116 @@
+import Foundation
+
+/// What a program may ask the daemon on its control socket: one line of JSON, such as
+/// `{"do":"pause","domain":1,"vdev":51712}`, or one of the plain words `list` and `stats`.
+struct ControlQuestion: Codable, Equatable {
+  /// The verbs.
+  enum Verb: String, Codable, CaseIterable {
+    case list, stats, pause, resume, resize, insert, eject, limit
+
+    /// Whether it is about one disk.
+    var namesADisk: Bool { self != .list && self != .stats }
+  }
+
+  var `do`: Verb
+  var domain: UInt16?
+  var vdev: UInt32?
+  /// Kind of backend; may be left out when the domain has only one such device.
+  var kind: String?
+  /// resume: the image to go on with. insert: the medium.
+  var image: String?
+  /// resume: whether the new image may have another size.
+  var allowResize: Bool?
+  /// resize: whether the disk may become smaller.
+  var allowShrink: Bool?
+  /// stats: whether each queue is told of.
+  var queues: Bool?
+  /// stats: whether the steps of the latencies are told.
+  var steps: Bool?
+  /// limit: the new limits; absent for none.
+  var limits: LimitReport?
+
+  init(_ verb: Verb) { self.do = verb }
+
+  /// Understands a line, or says what is wrong with it.
+  static func parse(_ line: String) -> Result<ControlQuestion, ControlFailure> {
+    let text = line.trimmingCharacters(in: .whitespaces)
+    let known = Verb.allCases.map(\.rawValue).joined(separator: ", ")
+    guard text.hasPrefix("{") else {
+      guard let verb = Verb(rawValue: text), !verb.namesADisk else {
+        return .failure(
+          ControlFailure("unknown question \"\(text.prefix(64))\"; ask with JSON: {\"do\": one of \(known)}"))
+      }
+      return .success(ControlQuestion(verb))
+    }
+    do {
+      let question = try JSONDecoder().decode(ControlQuestion.self, from: Data(text.utf8))
+      if question.do.namesADisk && (question.domain == nil || question.vdev == nil) {
+        return .failure(
+          ControlFailure("\"\(question.do.rawValue)\" needs \"domain\" and \"vdev\", both numbers"))
+      }
+      if question.do == .insert && question.image == nil {
+        return .failure(ControlFailure("\"insert\" needs \"image\""))
+      }
+      return .success(question)
+    } catch DecodingError.keyNotFound(let key, _) {
+      return .failure(ControlFailure("the question has no \"\(key.stringValue)\"; known to do: \(known)"))
+    } catch DecodingError.typeMismatch(_, let context), DecodingError.valueNotFound(_, let context) {
+      return .failure(ControlFailure("\(path(context)) is of the wrong type"))
+    } catch DecodingError.dataCorrupted(let context) where !context.codingPath.isEmpty {
+      return .failure(ControlFailure("\(path(context)) is out of range or unknown; known to do: \(known)"))
+    } catch {
+      return .failure(ControlFailure("the question is not JSON"))
+    }
+  }
+
+  private static func path(_ context: DecodingError.Context) -> String {
+    "\"\(context.codingPath.map(\.stringValue).joined(separator: "."))\""
+  }
+
+  /// The question as the line that is sent.
+  var line: String {
+    get throws {
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+      return String(decoding: try encoder.encode(self), as: UTF8.self)
+    }
+  }
+}
+
+/// Why a question was not answered as hoped.
+struct ControlFailure: Error, Codable, Equatable {
+  var error: String
+  init(_ error: String) { self.error = error }
+}
+
+/// Answers as text.
+enum ControlReply {
+  /// `{"error": "..."}`.
+  static func failure(_ message: String) -> String {
+    (try? ControlFailure(message).json()) ?? #"{"error": "the answer could not be written"}"#
+  }
+
+  /// A value's JSON.
+  static func value(_ value: some Encodable) -> String {
+    (try? value.json()) ?? failure("the answer could not be written as JSON")
+  }
+}
+
+/// What a verb about one disk answers when it is done.
+struct DiskReply: Codable, Equatable {
+  var domain: UInt16
+  var vdev: UInt32
+  var kind: String
+  var image: String
+  /// Bytes of the disk; 0 for an empty drive.
+  var byteCount: UInt64
+  var isPaused: Bool
+}
+
+/// Limits of a disk, 0 for none.
+struct LimitReport: Codable, Equatable {
+  var bytesPerSecond: UInt64 = 0
+  var bytesBurst: UInt64 = 0
+  var requestsPerSecond: UInt64 = 0
+  var requestsBurst: UInt64 = 0
+}
