@@ -7,15 +7,11 @@ extension FrontendWorld {
   static let address = DeviceAddress(kind: "vbd", domain: guest, device: device)
 
   /// Pauses it; gives what went wrong.
-  func pause() throws -> VbdError? {
-    try daemon.ask(Self.address) { disk, answer in disk.pause { answer($0) } }
-  }
+  func pause() throws -> VbdError? { try daemon.pause(Self.address) }
 
   /// Resumes it.
   func resume(image: String? = nil, allowsResize: Bool = false) throws -> VbdError? {
-    try daemon.ask(Self.address) { disk, answer in
-      disk.resume(image: image, allowsResize: allowsResize) { answer($0) }
-    }
+    try daemon.resume(Self.address, image: image, allowsResize: allowsResize)
   }
 
   /// Looks at its size.
@@ -44,5 +40,17 @@ extension FrontendWorld {
     while try kicks() == before {
       guard .now < deadline else { throw WorldFailure("the queue does not hear its event") }
     }
+  }
+}
+
+extension FrontendDaemon {
+  /// Pauses a disk, from any thread; gives what went wrong.
+  func pause(_ disk: DeviceAddress) throws -> VbdError? {
+    try ask(disk) { disk, answer in disk.pause { answer($0) } }
+  }
+
+  /// Resumes it.
+  func resume(_ disk: DeviceAddress, image: String?, allowsResize: Bool = false) throws -> VbdError? {
+    try ask(disk) { disk, answer in disk.resume(image: image, allowsResize: allowsResize) { answer($0) } }
   }
 }

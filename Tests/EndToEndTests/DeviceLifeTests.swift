@@ -1,0 +1,126 @@
+import Blkback
+import Foundation
+import Frontends
+import RingKit
+import Synchronization
+import Testing
+
+/// Pauses under load, and daemons that change while a disk is paused.
+@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceLifeTests {
+  @Test(arguments: [true, false])
+  func aLoadOnManyQueuesSeesOnlyLatency(persistent: Bool) throws {
+    var offer = VbdOffer()
+    offer.maximumQueues = 4
+    let world = try FrontendWorld(offer: offer, threadCount: 2)
+    let image = try world.addDisk()
+    let copy = world.path("copy.img")
+    var options = BlockFrontendOptions()
+    options.queueCount = 4
+    options.ringPageOrder = 1
+    options.persistentGrants = persistent
+    let frontend = try world.connected(options)
+    let isRunning = Atomic(true)
+    let paused = Mutex<Result<Int, WorldFailure>>(.success(0))
+    let ended = DispatchSemaphore(value: 0)
+    let daemon = world.daemon
+    let pauser = Thread {
+      do {
+        var count = 0
+        while isRunning.load(ordering: .acquiring) || count < 3 {
+          if let failure = try daemon.pause(FrontendWorld.address) { throw failure }
+          // While it is paused nothing changes the image: a copy goes on in its place.
+          let (from, to) = count % 2 == 0 ? (image, copy) : (copy, image)
+          try? FileManager.default.removeItem(atPath: to)
+          try FileManager.default.copyItem(atPath: from, toPath: to)
+          if let failure = try daemon.resume(FrontendWorld.address, image: "raw:\(to)") { throw failure }
+          count += 1
+        }
+        paused.withLock { [count] in $0 = .success(count) }
+      } catch {
+        paused.withLock { $0 = .failure(WorldFailure("\(error)")) }
+      }
+      ended.signal()
+    }
+    pauser.start()
+    var load = BlockWorkload()
+    load.readPercent = 50
+    load.queueDepth = 16
+    load.requestCount = 4000
+    load.writesBetweenFlushes = 64
+    load.stallMilliseconds = worldMilliseconds
+    let model = DiskModel(sectorCount: 8 << 11, seed: 3, initial: .zero)
+    let result = try load.run(on: frontend, model: model)
+    isRunning.store(false, ordering: .releasing)
+    try #require(ended.wait(timeout: .now() + 20) == .success)
+    result.expectIntegrity()
+    let count = try paused.withLock { $0 }.get()
+    #expect(count >= 3)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    #expect(world.mappedPageCount == 0)
+    try world.stop()
+  }
+
+  @Test func aDaemonThatStartsLeavesAPausedDiskPaused() throws {
+    let world = try FrontendWorld()
+    let image = try world.addDisk()
+    let frontend = try world.connected()
+    #expect(try world.pause() == nil)
+    let handle = try #require(try frontend.submit(BlockFrontRequest(.read, sectorCount: 8)))
+    try frontend.push()
+    try world.stop()
+    // Whoever had it paused is not done: the image is not even there.
+    let away = world.path("away.img")
+    try FileManager.default.moveItem(atPath: image, toPath: away)
+    try world.startAgain()
+    try world.waitForState(.connected)
+    try world.kickAndWait(frontend)
+    #expect(try frontend.nextCompletion() == nil)
+    #expect(try world.isPaused())
+    let refusal = try world.resume()
+    #expect(refusal?.description.contains(image) == true)
+    #expect(try world.resume(image: "raw:\(away)") == nil)
+    #expect(try frontend.answer().handle == handle)
+    frontend.release(handle)
+    try world.stop()
+
+    // The next one serves the image it was resumed with.
+    try world.startAgain()
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
+    #expect(try !world.isPaused())
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func aDiskThatGoesAnswersThoseWhoWaitForIt() throws {
+    let world = try FrontendWorld()
+    try world.addDisk()
+    let frontend = try world.connected()
+    #expect(try world.pause() == nil)
+    try world.detach()
+    // A paused disk can be detached: nothing of it is in flight.
+    _ = try? frontend.poll()
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    #expect(world.mappedPageCount == 0)
+    try world.stop()
+  }
+}
+
+extension FrontendWorld {
+  /// Whether the usual disk is paused.
+  func isPaused() throws -> Bool {
+    try daemon.ask(Self.address) { disk, answer in answer(disk.isPaused) }
+  }
+
+  /// Waits until the daemon has the usual disk's connection up.
+  func waitForState(_ state: XenbusState) throws {
+    let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
+    func isReached() -> Bool {
+      (try? daemon.ask(Self.address) { disk, answer in
+        answer(disk.state == state && disk.connectionNumbers != nil)
+      }) ?? false
+    }
+    while !isReached() {
+      guard .now < deadline else { throw WorldFailure("no \(state); the log: \(daemon.lines)") }
+    }
+  }
+}

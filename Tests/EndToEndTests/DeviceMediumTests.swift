@@ -1,0 +1,148 @@
+import Blkback
+import Foundation
+import Frontends
+import RingKit
+import Testing
+
+/// Drives whose medium comes and goes.
+@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceMediumTests {
+  private static let drive: [String: String?] = ["device-type": "cdrom", "removable": "1", "mode": "r"]
+
+  /// An image of `megabytes` full of one byte.
+  private func image(_ world: FrontendWorld, _ name: String, byte: UInt8, megabytes: Int) throws -> String {
+    let path = world.path(name)
+    try Data(repeating: byte, count: megabytes << 20).write(to: URL(filePath: path))
+    return path
+  }
+
+  @Test(arguments: ["", "empty:", nil])
+  func anEmptyDriveTakesAMediumAndGivesItBack(parameters: String?) throws {
+    let world = try FrontendWorld()
+    let first = try image(world, "first.iso", byte: 1, megabytes: 2)
+    let second = try image(world, "second.iso", byte: 2, megabytes: 3)
+    try world.addDisk(nodes: Self.drive.merging(["params": parameters]) { $1 })
+    let frontend = try world.connected()
+    #expect(frontend.disk?.sectorCount == 0)
+    #expect(frontend.disk?.info == 7, "a CD-ROM, removable, read-only")
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 1)) == .error)
+    #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+
+    for (path, size) in [(first, UInt64(2)), (second, 3), (first, 2)] {
+      #expect(try world.changeMedium(to: "raw:\(path)") == nil)
+      #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+      #expect(frontend.disk?.sectorCount == size << 11)
+      #expect(try world.node("params") == "raw:\(path)")
+      #expect(try ImageTransfer().compare(path: path, with: frontend) == nil)
+      #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 1)) == .error, "it is read-only")
+    }
+    // What is under way at the exchange ends on one of the two.
+    let handle = try #require(try frontend.submit(BlockFrontRequest(.read, sectorCount: 88)))
+    try frontend.push()
+    #expect(try world.changeMedium(to: nil) == nil)
+    _ = try frontend.answer()
+    frontend.release(handle)
+    #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    #expect(frontend.disk?.sectorCount == 0)
+    #expect(try world.node("params") == "")
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 1)) == .error)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    #expect(world.mappedPageCount == 0)
+    try world.stop()
+  }
+
+  @Test func theGuestEjectsOnceForEachWord() throws {
+    let world = try FrontendWorld()
+    let path = try image(world, "medium.iso", byte: 1, megabytes: 2)
+    try world.addDisk(nodes: Self.drive.merging(["params": "raw:\(path)"]) { $1 })
+    let frontend = try world.connected()
+    for _ in 0..<3 {
+      #expect(frontend.disk?.sectorCount == 2 << 11)
+      try frontend.eject()
+      #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+      #expect(frontend.disk?.sectorCount == 0)
+      #expect(try world.node("params") == "")
+      // The word was taken back, so that the next medium stays.
+      #expect(try frontend.store.read("\(frontend.path)/eject") == "")
+      #expect(try world.changeMedium(to: "raw:\(path)") == nil)
+      #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    }
+    // Other words, and no text at all, mean nothing.
+    for word in ["open", "EJECT", ""] {
+      try frontend.store.write("\(frontend.path)/eject", word)
+      #expect(try world.resize() == .success(2 << 11))
+    }
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func aToolstackChangesTheMediumByItsNode() throws {
+    let world = try FrontendWorld()
+    let path = try image(world, "medium.iso", byte: 1, megabytes: 2)
+    try world.addDisk(nodes: Self.drive.merging(["params": ""]) { $1 })
+    let frontend = try world.connected()
+    try world.write("params", "aio:\(path)")
+    #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    #expect(frontend.disk?.sectorCount == 2 << 11)
+    // A medium that is none is told, and the present one stays.
+    try world.write("params", "aio:/nonexistent.iso")
+    try world.waitForError { $0.contains("/nonexistent.iso") }
+    #expect(try ImageTransfer().compare(path: path, with: frontend) == nil)
+    try world.write("params", "")
+    #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    #expect(frontend.disk?.sectorCount == 0)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func aDiskThatIsFixedKeepsItsMedium() throws {
+    let world = try FrontendWorld()
+    let path = try image(world, "other.img", byte: 1, megabytes: 2)
+    let own = try world.addDisk()
+    let frontend = try world.connected()
+    for medium in [nil, "raw:\(path)"] {
+      let refusal = try world.changeMedium(to: medium)
+      #expect(refusal?.description.contains("neither a CD-ROM nor removable") == true)
+    }
+    try frontend.eject()
+    try world.write("params", "raw:\(path)")
+    #expect(try world.resize() == .success(8 << 11), "neither the guest's word nor the node counts")
+    #expect(try ImageTransfer().compare(path: own, with: frontend) == nil)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func aBadMediumIsRefusedAndTheOldOneStays() throws {
+    let world = try FrontendWorld()
+    let path = try image(world, "medium.img", byte: 1, megabytes: 2)
+    let ragged = world.path("ragged.img")
+    try Data(repeating: 1, count: 1000).write(to: URL(filePath: ragged))
+    try world.addDisk(nodes: ["removable": "1", "params": "raw:\(path)"])
+    let frontend = try world.connected()
+    #expect(frontend.disk?.info == 2)
+    for (medium, word) in [
+      ("raw:/nonexistent", "/nonexistent"), ("raw:\(ragged)", "512"), ("what", "what"), ("raw:x", "absolute"),
+    ] {
+      let refusal = try world.changeMedium(to: medium)
+      #expect(refusal?.description.contains(word) == true, "\(medium): \(String(describing: refusal))")
+      #expect(try world.node("params") == "raw:\(path)")
+      #expect(try ImageTransfer().compare(path: path, with: frontend) == nil)
+    }
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
+    #expect(try world.pause() == nil)
+    #expect(try world.changeMedium(to: nil)?.description.contains("paused") == true)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+}
+
+extension FrontendWorld {
+  /// Waits until the usual disk's error node says what it is to say.
+  func waitForError(_ isReached: (String) -> Bool) throws {
+    let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
+    while try !(errorText().map(isReached) ?? false) {
+      guard .now < deadline else {
+        throw WorldFailure("the error node says \(try errorText() ?? "nothing"); the log: \(daemon.lines)")
+      }
+    }
+  }
+}
