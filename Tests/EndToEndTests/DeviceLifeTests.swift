@@ -72,7 +72,7 @@ import Testing
     let away = world.path("away.img")
     try FileManager.default.moveItem(atPath: image, toPath: away)
     try world.startAgain()
-    try world.waitForState(.connected)
+    try world.waitUntilServed()
     try world.kickAndWait(frontend)
     #expect(try frontend.nextCompletion() == nil)
     #expect(try world.isPaused())
@@ -112,15 +112,15 @@ extension FrontendWorld {
   }
 
   /// Waits until the daemon has the usual disk's connection up.
-  func waitForState(_ state: XenbusState) throws {
+  func waitUntilServed() throws {
     let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
     func isReached() -> Bool {
       (try? daemon.ask(Self.address) { disk, answer in
-        answer(disk.state == state && disk.connectionNumbers != nil)
+        answer(disk.state == .connected && disk.connectionNumbers != nil)
       }) ?? false
     }
     while !isReached() {
-      guard .now < deadline else { throw WorldFailure("no \(state); the log: \(daemon.lines)") }
+      guard .now < deadline else { throw WorldFailure("the disk is not served; the log: \(daemon.lines)") }
     }
   }
 }

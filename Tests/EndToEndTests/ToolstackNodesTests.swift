@@ -7,12 +7,16 @@ import Testing
 /// What a toolstack may write wrong: the disk is refused in words, and its neighbour is served.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct ToolstackNodesTests {
   static let refused: [(nodes: [String: String?], words: [String])] = [
+    (["logical-sector-size": "700"], ["logical-sector-size", "4096"]),
+    (["discard-enable": "yes"], ["discard-enable", "0 or 1"]),
+    (["paused": "2"], ["paused", "0 or 1"]),
+    (["device-type": "disk", "params": ""], ["params", "CD-ROM or removable"]),
     (["mode": "x"], ["/mode", "\"x\"", "r, w or w!"]),
     (["params": nil], ["/params", "missing"]),
     (["params": ""], ["/params", "missing"]),
     (["params": "disk.img"], ["/params", "disk.img"]),
     (["params": "raw:disk.img"], ["disk.img", "absolute"]),
-    (["params": "vhd:/srv/disk.vhd"], ["vhd", "raw"]),
+    (["params": "cow:/srv/disk.cow"], ["cow", "raw", "qcow2"]),
     (["params": "raw:/nonexistent/disk.img"], ["/nonexistent/disk.img"]),
     (["params": "memory:1000"], ["1000", "4096"]),
     (["params": "null:"], ["/params", "64M"]),
