@@ -137,6 +137,15 @@ backend_node() {
   xenstore-read "/local/domain/0/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")/$3" 2>/dev/null || true
 }
 
+# set_nodes GUEST VDEV [NODE VALUE]...: in the backend's folder
+set_nodes() {
+  local folder pairs=() i
+  folder=/local/domain/0/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")
+  for ((i = 3; i < $#; i += 2)); do pairs+=("$folder/${!i}" "${*:i+1:1}"); done
+  echo "set ${pairs[*]}"
+  xenstore-write "${pairs[@]}"
+}
+
 # backend_devices: domains that have nodes of the backend in xenstore
 backend_devices() { xenstore-list "/local/domain/0/backend/$backend_kind" 2>/dev/null; }
 no_device_of() { ! backend_devices | grep -qx "$1"; }

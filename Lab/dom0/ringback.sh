@@ -50,5 +50,13 @@ backend_counter() {
     '.[] | select(.domain == $domain and .vdev == $vdev) | .statistics[$name]'
 }
 
+# ask VERB GUEST VDEV [OPTION]...: pause, resume, resize, insert, eject, limit, ... of the daemon
+ask() { "$ringback" "$1" --domain "$(guest_id "$2")" --vdev "$3" --kind $backend_kind "${@:4}"; }
+
+# error_told GUEST VDEV WORD: whether the backend's error node speaks of it
+error_told() {
+  xenstore-read "/local/domain/0/error/backend/$backend_kind/$(guest_id "$1")/$(vdev_number "$2")/error" 2>/dev/null | grep -F "$3"
+}
+
 # backend_list: one line for each device the daemon knows, nothing when there is none
 backend_list() { "$ringback" list --json | jq -r '.[] | "\(.domain) \(.vdev) \(.state)"'; }
