@@ -89,6 +89,56 @@ import Testing
     #expect(pool.freeByteCount == (1 << 20) - rounded)
   }
 
+  /// The largest request of blkif.h is 16 MiB, and the medium's blocks that it covers in part.
+  @Test func theLargestBufferHoldsTheLargestRequest() throws {
+    #expect(BufferPool.largestByteCount == 32 << 20)
+    #expect(BufferPool.largestByteCount >= 4096 * 4096 + 2 * 65536)
+    let pool = try BufferPool(byteCount: 40 << 20)
+    #expect(pool.largestRunByteCount == 32 << 20)
+    let buffer = try #require(pool.allocate(byteCount: 4096 * 4096 + 8192))
+    #expect(buffer.segment.length == 32 << 20 && pool.freeByteCount == 8 << 20)
+    #expect(pool.allocate(byteCount: 16 << 20) == nil)
+    let rest = try #require(pool.allocate(byteCount: 8 << 20))
+    pool.release(buffer)
+    pool.release(rest)
+    // Joined again.
+    #expect(pool.allocate(byteCount: 32 << 20) != nil)
+  }
+
+  /// What is said to fit can be had from an untouched pool, and the next size cannot.
+  @Test(arguments: [0, 1, 4095, 4096, 4097, 8191, 8192, 12288, 1 << 20, 3 << 20, 33 << 20, 65 << 20])
+  func largestRuns(_ byteCount: Int) throws {
+    let whole = BufferPool.wholeRunByteCount(within: byteCount)
+    #expect(whole <= byteCount && (whole == 0) == (byteCount < 4096))
+    guard whole > 0 else { return }
+    #expect(whole == BufferPool.largestByteCount || whole * 2 > byteCount - byteCount % 4096)
+    let pool = try BufferPool(byteCount: byteCount)
+    #expect(pool.allocate(byteCount: whole) != nil)
+    var share = BufferShare(limitByteCount: byteCount)
+    let other = try BufferPool(byteCount: 64 << 20)
+    #expect(other.allocate(byteCount: whole, share: &share) != nil)
+  }
+
+  @Test func wordsAreReadWhereTheyLie() throws {
+    let pool = try BufferPool(byteCount: 8 * 4096)
+    _ = pool.allocate(byteCount: 4096)
+    let buffer = try #require(pool.allocate(byteCount: 8192))
+    pool.fill(buffer.segment, pattern(0..<8192))
+    for index in [0, 1, 511, 512, 1023] {
+      let bytes = pool.bytes(buffer.segment.slice(offset: UInt(index * 8), count: 8))
+      let expected = bytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+      #expect(pool.word(at: index, in: buffer) == expected)
+    }
+  }
+
+  @Test(arguments: [-1, 512]) func wordsBeyondTheBufferTrap(_ index: Int) async {
+    await #expect(processExitsWith: .failure) { [index] in
+      let pool = try BufferPool(byteCount: 8 * 4096)
+      guard let buffer = pool.allocate(byteCount: 4096) else { return }
+      _ = pool.word(at: index, in: buffer)
+    }
+  }
+
   @Test func aShareBoundsWhatAGuestHolds() throws {
     let pool = try BufferPool(byteCount: 64 * 4096)
     var share = BufferShare(limitByteCount: 3 * 4096)

@@ -62,7 +62,8 @@ public protocol BlockHost: ~Copyable {
   /// Whether another request may be taken now; asked before each. After a no the host runs the queue again
   /// when it may: requests that stay in the ring bring no event.
   mutating func mayTake() -> Bool
-  /// Takes note of what a request moves, once for each that was taken: 0 bytes unless it reads or writes.
+  /// Takes note of what a request moves, once for each that was taken and before the next is: 0 bytes unless
+  /// it reads or writes. An indirect request counts with whole pages, since its segments come to light later.
   mutating func charge(byteCount: Int)
 
   /// The largest buffer that can ever be had, in bytes; what needs more is answered with an error.

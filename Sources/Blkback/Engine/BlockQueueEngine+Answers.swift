@@ -12,7 +12,6 @@ extension BlockQueueEngine where Host: ~Copyable {
     unlockBlocks(index, host: &host)
     let entry = table.entries[index]
     if let buffer = entry.buffer { host.releaseBuffer(buffer) }
-    if entry.descriptorCount > 0 { host.charge(byteCount: 0) }
     if status == .okay { count(entry) }
     if barrier == index { barrier = nil }
     table.release(index)

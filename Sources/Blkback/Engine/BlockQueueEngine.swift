@@ -189,6 +189,7 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
       if verdict == .barrier { beginBarrier(index, host: &host) } else { beginFlush(index, host: &host) }
     case .transfer(let transfer):
       guard let index = admit(decoded, host: &host) else { return }
+      host.charge(byteCount: transfer.byteCount)
       copySegments(of: decoded, count: transfer.segmentCount, to: index)
       accept(transfer, as: index, host: &host)
     case .discard(let discard):
@@ -203,6 +204,8 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
         return
       }
       guard let index = admit(decoded, host: &host) else { return }
+      // Its segments are known later, and others may be taken before that.
+      host.charge(byteCount: indirect.segmentCount * pageByteCount)
       copyDescriptorReferences(of: decoded, indirect, to: index)
       begin(index, host: &host)
     }
@@ -210,7 +213,6 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
 
   /// Notes a judged transfer, whose segments are in the table, and begins it.
   mutating func accept(_ transfer: BlockTransfer, as index: Int, host: inout Host) {
-    host.charge(byteCount: transfer.byteCount)
     table.entries[index].offset = transfer.byteOffset
     table.entries[index].byteCount = UInt32(transfer.byteCount)
     table.entries[index].sectorCount = UInt64(transfer.byteCount / wireSectorByteCount)
