@@ -47,7 +47,7 @@ let package = Package(
         .product(name: "Logging", package: "swift-log"),
       ],
       swiftSettings: settings),
-    .testTarget(name: "RingKitTests", dependencies: ["RingKit"], swiftSettings: settings),
+    .testTarget(name: "RingKitTests", dependencies: ["RingKit", "COracle"], swiftSettings: settings),
     .testTarget(
       name: "BlkbackTests", dependencies: ["Blkback", "Simulator", "RingKit"],
       swiftSettings: settings),

@@ -67,6 +67,29 @@ static inline int ringback_is_read_only(int fd) {
   return ioctl(fd, BLKROGET, &read_only) == 0 && read_only != 0;
 }
 
+/// fallocate(2), which glibc declares only with _GNU_SOURCE.
+static inline int ringback_fallocate(int fd, int mode, int64_t offset, int64_t length) {
+  return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
+/// Gives a range of a block device back.
+static inline int ringback_discard(int fd, uint64_t offset, uint64_t length) {
+  uint64_t range[2] = {offset, length};
+  return ioctl(fd, BLKDISCARD, range);
+}
+
+/// Gives a range of a block device back so that no copy of it can be read again.
+static inline int ringback_secure_discard(int fd, uint64_t offset, uint64_t length) {
+  uint64_t range[2] = {offset, length};
+  return ioctl(fd, BLKSECDISCARD, range);
+}
+
+/// Makes a range of a block device read as zeros.
+static inline int ringback_zero_out(int fd, uint64_t offset, uint64_t length) {
+  uint64_t range[2] = {offset, length};
+  return ioctl(fd, BLKZEROOUT, range);
+}
+
 /// Names the calling thread; 15 bytes show.
 static inline void ringback_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 

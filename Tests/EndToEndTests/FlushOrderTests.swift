@@ -17,6 +17,7 @@ import Testing
     let log = CallLog()
     var offer = VbdOffer()
     offer.maximumQueues = 4
+    offer.barrier = true
     let world = try FrontendWorld(offer: offer, threadCount: 2) { (disk) throws(VbdError) in
       WatchedStore(try disk.openStore(), log)
     }

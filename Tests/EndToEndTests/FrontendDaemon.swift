@@ -34,7 +34,7 @@ final class FrontendDaemon: Sendable {
     hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int,
     opening: @escaping StoreOpening
   ) throws {
-    inbox = try Mailbox(waiting: .polling)
+    inbox = try Mailbox()
     let thread = Thread { [self] in
       do {
         let control = try Control(

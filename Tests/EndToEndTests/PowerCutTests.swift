@@ -34,23 +34,17 @@ import Testing
       load.seed = cut.seed
       load.readPercent = 10
       load.blockByteCount = 512
-      load.maximumBlockCount = 24
+      load.maximumBlockCount = 120
       load.queueDepth = 8
       load.requestCount = 4000
       load.writesBetweenFlushes = 12
-      if frontend.features?.barrier == true { load.barrierPercent = 5 }
+      load.barrierPercent = 5
       load.flushWithDataPercent = 5
-      if frontend.features?.discard == true { load.discardPercent = 5 }
+      load.discardPercent = 5
       load.stallMilliseconds = worldMilliseconds
       let error = #expect(throws: BlockFrontendError.self) { try load.run(on: frontend, model: model) }
       guard case .requestFailed = error else { throw WorldFailure("\(String(describing: error))") }
-      // From here on nothing is promised any more.
-      while frontend.outstanding > 0 {
-        let completion = try frontend.answer()
-        if let handle = completion.handle { frontend.release(handle) }
-      }
-      #expect(try frontend.perform(BlockFrontRequest(.flush)) == .error)
-      #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .error)
+      try expectNoMorePromises(frontend)
     }
     #expect(disk.isOff)
     model.cutPower()
@@ -68,10 +62,31 @@ import Testing
     return result
   }
 
+  /// From the loss on no write succeeds, and a flush is not answered at all: Linux takes a failed flush for a
+  /// successful one and never asks again.
+  private func expectNoMorePromises(_ frontend: BlockFrontend) throws {
+    let queue = try frontend.queue()
+    let flush = try #require(try queue.prepare(BlockFrontRequest(.flush, tag: 1)))
+    queue.submit(flush)
+    let write = try #require(try queue.prepare(BlockFrontRequest(.write, sectorCount: 8, tag: 2)))
+    queue.submit(write)
+    try frontend.push()
+    while true {
+      let completion = try frontend.answer()
+      #expect(completion.tag != 1, "\(completion.response.status)")
+      guard completion.tag == 2 else { continue }
+      #expect(completion.response.status == .error)
+      return
+    }
+  }
+
   /// A daemon and a guest, from start to end.
   private func serve(_ disk: CuttableDisk, _ cut: Cut, _ use: (BlockFrontend) throws -> Void) throws {
     var offer = VbdOffer()
     offer.maximumQueues = 4
+    offer.barrier = true
+    offer.discard = true
+    offer.indirectSegments = 64
     let world = try FrontendWorld(offer: offer, threadCount: 2) { _ in CuttableStore(disk) }
     try world.addDisk(byteCount: 4096)
     var options = BlockFrontendOptions()

@@ -9,12 +9,15 @@ import Testing
   let hypervisor = FakeHypervisor()
   let journal = Journal()
 
-  func start(entries: UInt32 = 16, queues: Int = 8) throws -> Thread {
+  func start(_ engine: IOEngine, entries: UInt32 = 16, queues: Int = 8) throws -> Thread {
     var configuration = DataThreadConfiguration()
     configuration.ringEntries = entries
     configuration.poolByteCount = 1 << 20
     configuration.queueCapacity = queues
-    return try Thread(number: 3, hypervisor: hypervisor, configuration: configuration)
+    configuration.engine = engine
+    let thread = try Thread(number: 3, hypervisor: hypervisor, configuration: configuration)
+    #expect(thread.engine == engine && thread.engineFallback == nil)
+    return thread
   }
 
   /// Adds a queue on the thread and returns its key.
@@ -31,8 +34,8 @@ import Testing
     return try #require(key ?? nil)
   }
 
-  @Test func messagesRunInOrderOnTheNamedThread() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func messagesRunInOrderOnTheNamedThread(engine: IOEngine) throws {
+    let thread = try start(engine)
     let journal = journal
     for number in 0..<200 { thread.perform { _ in journal.note("\(number)") } }
     let names = try thread.ask { loop -> [String] in
@@ -55,8 +58,9 @@ import Testing
     return String(decoding: bytes.prefix(max(count - 1, 0)), as: UTF8.self)
   }
 
-  @Test func whatWasAcceptedBeforeTheStopRunsAndNothingAfter() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func whatWasAcceptedBeforeTheStopRunsAndNothingAfter(engine: IOEngine) throws
+  {
+    let thread = try start(engine)
     let journal = journal
     for number in 0..<50 { #expect(thread.perform { _ in journal.note("\(number)") }) }
     #expect(try thread.end() == nil)
@@ -76,8 +80,8 @@ import Testing
     }
   }
 
-  @Test func aKickReachesItsQueueAndTheNextOneToo() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func aKickReachesItsQueueAndTheNextOneToo(engine: IOEngine) throws {
+    let thread = try start(engine)
     let first = try add("a", to: thread)
     let second = try add("b", to: thread)
     let port = try thread.ask { loop in
@@ -101,8 +105,8 @@ import Testing
     #expect(hypervisor.ports.log == ["unbind 47", "unbind 340"])
   }
 
-  @Test func bindingRefusesWhatCannotBe() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func bindingRefusesWhatCannotBe(engine: IOEngine) throws {
+    let thread = try start(engine)
     let key = try add("a", to: thread)
     let errors = try thread.ask { loop -> [Int32] in
       [(1, 1 << 20), (500, 1), (1, 1), (1, 2)].map { (domain, port) in
@@ -119,8 +123,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func aHeldPortStaysMaskedForThatLong() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func aHeldPortStaysMaskedForThatLong(engine: IOEngine) throws {
+    let thread = try start(engine)
     let journal = journal
     let hold: UInt64 = 3_000_000
     let times = Times()
@@ -142,8 +146,8 @@ import Testing
     #expect(times.all[1] >= times.all[0] + hold)
   }
 
-  @Test func deadlinesAreKeptMovedAndForgotten() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func deadlinesAreKeptMovedAndForgotten(engine: IOEngine) throws {
+    let thread = try start(engine)
     let times = Times()
     let start = MonotonicClock.nowNanoseconds()
     let late = start + 3_600_000_000_000
@@ -183,8 +187,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func queuesWithEndlessWorkTakeTurns() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func queuesWithEndlessWorkTakeTurns(engine: IOEngine) throws {
+    let thread = try start(engine)
     let journal = journal
     thread.perform { loop in
       for name in ["a", "b", "c"] {
@@ -205,8 +209,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func endlessWorkDoesNotKeepCompletionsAndMailOut() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func endlessWorkDoesNotKeepCompletionsAndMailOut(engine: IOEngine) throws {
+    let thread = try start(engine)
     let isDone = Flag()
     let busy = try add("busy", to: thread) { queue in
       queue.onRun = { queue, _ in
@@ -228,8 +232,8 @@ import Testing
     #expect(journal.all.contains("other completed 9: \(-ETIME)"))
   }
 
-  @Test func completionsOfARemovedQueueReachNobody() throws {
-    let thread = try start(queues: 1)
+  @Test(arguments: bothEngines) func completionsOfARemovedQueueReachNobody(engine: IOEngine) throws {
+    let thread = try start(engine, queues: 1)
     let old = try add("old", to: thread)
     let journal = journal
     let next = try thread.ask { loop -> QueueKey? in
@@ -255,8 +259,8 @@ import Testing
     #expect(journal.all == ["old gone", "new completed 2: 0", "new run", "new run", "new gone"])
   }
 
-  @Test func generationsComeRoundWithoutConfusion() throws {
-    let thread = try start(queues: 1)
+  @Test(arguments: bothEngines) func generationsComeRoundWithoutConfusion(engine: IOEngine) throws {
+    let thread = try start(engine, queues: 1)
     let journal = Journal()
     let keys = try thread.ask { loop -> Set<QueueKey> in
       var keys: Set<QueueKey> = []
@@ -275,8 +279,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func aQueueMayRemoveItselfAnywhere() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func aQueueMayRemoveItselfAnywhere(engine: IOEngine) throws {
+    let thread = try start(engine)
     let first = try add("a", to: thread) { queue in
       queue.onRun = { queue, _ in
         if let key = queue.key { queue.loop.remove(key) }
@@ -299,8 +303,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func aFullTableRefusesAQueue() throws {
-    let thread = try start(queues: 2)
+  @Test(arguments: bothEngines) func aFullTableRefusesAQueue(engine: IOEngine) throws {
+    let thread = try start(engine, queues: 2)
     _ = try add("a", to: thread)
     _ = try add("b", to: thread)
     let journal = journal
@@ -308,8 +312,8 @@ import Testing
     #expect(try thread.end() == nil)
   }
 
-  @Test func stoppingEndsRequestsThatWouldWaitForEver() throws {
-    let thread = try start()
+  @Test(arguments: bothEngines) func stoppingEndsRequestsThatWouldWaitForEver(engine: IOEngine) throws {
+    let thread = try start(engine)
     let key = try add("a", to: thread)
     let silent = eventfd(0, Int32(EFD_CLOEXEC))
     defer { close(silent) }
@@ -327,11 +331,13 @@ import Testing
     }
     #expect((inFlight ?? 0) > 40)
     #expect(try thread.end() == nil)
-    #expect(journal.all == ["a gone"])
+    // libaio does not wait for what is no file (ESPIPE), so that one request may have ended before.
+    #expect(journal.all.last == "a gone")
+    #expect(!journal.all.contains { $0.hasPrefix("a completed") && !$0.hasSuffix("99: \(-ESPIPE)") })
   }
 
-  @Test func aTurnEntersTheKernelOnce() throws {
-    let thread = try start(entries: 64)
+  @Test(arguments: bothEngines) func aTurnEntersTheKernelOnce(engine: IOEngine) throws {
+    let thread = try start(engine, entries: 64)
     let key = try add("a", to: thread) { queue in
       var rounds = 0
       queue.onCompleted = { queue, token, _ in

@@ -57,11 +57,11 @@ import Testing
     #expect(error(path, readOnly: true) == nil)
   }
 
-  @Test func aReadOnlyFileRefusesWrites() throws {
+  @Test(arguments: bothEngines) func aReadOnlyFileRefusesWrites(engine: IOEngine) throws {
     let path = try directory.file("image", byteCount: 4096)
     let file = try StorageFile.open(path: path, readOnly: true, direct: .never)
     #expect(file.isReadOnly && !file.isBlockDevice && !file.isDirect && file.byteCount == 4096)
-    let ring = try IOUring.open(entries: 4)
+    let ring = try IORing.open(entries: 4, engine: engine)
     let pool = try BufferPool(byteCount: 4096)
     ring.write(IOFile(descriptor: file.descriptor), at: 0, from: pool.arena, token: 1)
     #expect(try ring.completions(1) == [1: [-EBADF]])
@@ -87,9 +87,8 @@ import Testing
     #expect(StatusOf.descriptor(descriptor) != before)
   }
 
-  @Test(arguments: [DirectPolicy.always, .preferred]) func directTransfersObeyTheReportedAlignment(
-    direct: DirectPolicy
-  ) throws {
+  @Test(arguments: bothEngines, [DirectPolicy.always, .preferred])
+  func directTransfersObeyTheReportedAlignment(engine: IOEngine, direct: DirectPolicy) throws {
     let path = try directory.file("image", byteCount: 1 << 20)
     let works = try Self.readsDirectly(path)
     let file: StorageFile
@@ -106,7 +105,7 @@ import Testing
     #expect(file.logicalBlockByteCount >= 512 && file.logicalBlockByteCount.nonzeroBitCount == 1)
     #expect(file.memoryAlignment.nonzeroBitCount == 1)
     #expect(file.physicalBlockByteCount >= file.logicalBlockByteCount)
-    let ring = try IOUring.open(entries: 4)
+    let ring = try IORing.open(entries: 4, engine: engine)
     let pool = try BufferPool(byteCount: 16384)
     let block = UInt(file.logicalBlockByteCount)
     let alignment = file.isDirect ? UInt(file.memoryAlignment) : 1
@@ -129,7 +128,7 @@ import Testing
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
     let pool = try BufferPool(byteCount: 4096)
-    let ring = try IOUring.open(entries: 4)
+    let ring = try IORing.open(entries: 4)
     ring.read(IOFile(descriptor: descriptor), at: 0, into: pool.arena, token: 1)
     return try ring.completions(1) == [1: [4096]]
   }

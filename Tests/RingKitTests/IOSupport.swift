@@ -3,6 +3,9 @@ import Glibc
 import RingKit
 import Testing
 
+/// What every test of I/O runs on.
+let bothEngines: [IOEngine] = [.uring, .aio]
+
 /// A directory that goes away with the test.
 final class TemporaryDirectory {
   let path: String
@@ -48,7 +51,7 @@ func pattern(_ range: Range<Int>) -> [UInt8] {
   range.map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 / 256) }
 }
 
-extension IOUring {
+extension IORing {
   /// Submits, and waits for `count` completions; fails instead of waiting longer than ten seconds.
   func completions(_ count: Int) throws -> [UInt64: [Int32]] {
     let guardToken = UInt64.max

@@ -89,7 +89,7 @@ import Testing
   /// channel closed.
   @Test func aRegisteredFileDoesNotKeepTheClaim() throws {
     let path = try directory.file("image", byteCount: 4096)
-    let ring = try IOUring.open(entries: 4)
+    let ring = try IORing.open(entries: 4)
     do {
       let held = try open(path, .write)
       _ = ring.register(descriptor: held.descriptor)

@@ -104,10 +104,10 @@ extension DataLoop {
         unsafe state.pointee.portsReady = true
       }
     case LoopToken.mail:
-      if completion.result == 8 {
+      if completion.result >= 0 {
         unsafe state.pointee.mailReady = true
       } else {
-        fail(SystemError(call: "read of the mailbox", errno: -min(completion.result, 0)))
+        fail(SystemError(call: "poll of the mailbox", errno: -completion.result))
       }
     case LoopToken.timer:
       unsafe state.pointee.armed = .max

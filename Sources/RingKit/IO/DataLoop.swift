@@ -14,13 +14,11 @@ public final class DataLoop<Queue: DataQueue> {
     @usableFromInline var portsReady = false
     @usableFromInline var mailReady = false
     @usableFromInline var isStopping = false
-    /// Where the ring puts the mailbox's counter.
-    @usableFromInline var mailCount: UInt64 = 0
     @usableFromInline init() {}
   }
 
   /// The thread's ring. Requests of queues carry tokens made by their key.
-  public let ring: IOUring
+  public let ring: IORing
   /// The thread's buffers.
   public let pool: BufferPool
   /// The pool's number among the ring's registered buffers; nil when the kernel did not let us register it.
@@ -32,8 +30,7 @@ public final class DataLoop<Queue: DataQueue> {
   /// The thread's number, from 0.
   public let number: Int
 
-  // Sound: allocated from init to deinit, used by this thread alone; the kernel writes `mailCount` only
-  // between init and the end of `windDown`, which waits for that request.
+  // Sound: allocated from init to deinit, used by this thread alone.
   @usableFromInline let state: UnsafeMutablePointer<State>
   @usableFromInline let table: QueueTable<Queue>
   let mailbox: Mailbox<@Sendable (DataLoop<Queue>) -> Void>
@@ -50,7 +47,7 @@ public final class DataLoop<Queue: DataQueue> {
     grants = try hypervisor.openGrantTable()
     events = try hypervisor.openEventChannels()
     eventDescriptor = events.descriptor
-    ring = try IOUring.open(entries: configuration.ringEntries)
+    ring = try IORing.open(entries: configuration.ringEntries, engine: configuration.engine)
     do {
       pool = try BufferPool(byteCount: configuration.poolByteCount)
     } catch {
@@ -169,10 +166,7 @@ public final class DataLoop<Queue: DataQueue> {
 
   @usableFromInline
   func armMail() {
-    let offset = MemoryLayout<State>.offset(of: \State.mailCount) ?? 0
-    let address = unsafe UnsafeMutableRawPointer(state) + offset
-    let segment = IOSegment(address: UInt(bitPattern: address), length: 8)
-    ring.read(IOFile(descriptor: mailbox.descriptor), at: 0, into: segment, token: LoopToken.mail)
+    ring.pollReadable(IOFile(descriptor: mailbox.descriptor), token: LoopToken.mail)
   }
 
   @usableFromInline

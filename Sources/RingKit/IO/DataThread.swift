@@ -9,6 +9,8 @@ public struct DataThreadConfiguration: Sendable {
   public var poolByteCount = 32 << 20
   /// True to pin the pool and register it with the ring, which spares work on every transfer.
   public var registersPool = true
+  /// What carries the thread's I/O.
+  public var engine = IOEngine.automatic
   /// Queues the thread can own, at most ``QueueKey/capacity``.
   public var queueCapacity = 512
 
@@ -16,13 +18,17 @@ public struct DataThreadConfiguration: Sendable {
   public init() {}
 }
 
-/// A thread that owns queues and drives them with one io_uring (design decision 5).
+/// A thread that owns queues and drives them with one ring (design decision 5).
 ///
 /// This is its handle for control work, from any thread; ``DataLoop`` is its inside.
 public final class DataThread<Queue: DataQueue>: Sendable {
   /// The thread's number, from 0; it is named "ringback-N": the kernel makes a /proc entry of it for each
   /// event channel (evtchn.c), so it holds no slash.
   public let number: Int
+  /// What carries the thread's I/O: uring or aio.
+  public let engine: IOEngine
+  /// Why that is aio although the choice was left to the thread; nil otherwise.
+  public let engineFallback: HostError?
   @usableFromInline let core: DataThreadCore<DataLoop<Queue>>
 
   /// Starts a thread and opens its ring, pool and handles there. Throws what could not be opened, in words.
@@ -33,13 +39,17 @@ public final class DataThread<Queue: DataQueue>: Sendable {
   ) throws(HostError) {
     self.number = number
     // The closure is written here, in inlinable code, so that the loop is specialised with its queue.
-    core = try DataThreadCore(number: number) { (mailbox) throws(HostError) in
-      try DataLoop<Queue>(
+    let core = try DataThreadCore(number: number) { (mailbox) throws(HostError) in
+      let loop = try DataLoop<Queue>(
         number: number, hypervisor: hypervisor, configuration: configuration, mailbox: mailbox)
+      return (loop, OpenedEngine(engine: loop.ring.engine, fallback: loop.ring.fallbackReason))
     } run: { loop in
       loop.main()
       return loop.failure
     }
+    self.core = core
+    engine = core.opened.engine
+    engineFallback = core.opened.fallback
   }
 
   /// Runs `body` on the thread, after what was handed over before. False when the thread was stopped: it will
@@ -69,11 +79,25 @@ public final class DataThread<Queue: DataQueue>: Sendable {
   public func join() -> SystemError? { core.join() }
 }
 
+/// Which engine a thread has, and why.
+@usableFromInline
+struct OpenedEngine: Sendable {
+  @usableFromInline let engine: IOEngine
+  @usableFromInline let fallback: HostError?
+
+  @usableFromInline
+  init(engine: IOEngine, fallback: HostError?) {
+    self.engine = engine
+    self.fallback = fallback
+  }
+}
+
 /// The parts of a data thread that do not depend on its queues.
 @usableFromInline
 final class DataThreadCore<Loop>: Sendable {
   let mailbox: Mailbox<@Sendable (Loop) -> Void>
   let thread: OSThread
+  @usableFromInline let opened: OpenedEngine
   private let outcome: Outcome
 
   private final class Outcome: Sendable {
@@ -82,28 +106,34 @@ final class DataThreadCore<Loop>: Sendable {
 
   @usableFromInline
   init(
-    number: Int, open: @escaping @Sendable (Mailbox<@Sendable (Loop) -> Void>) throws(HostError) -> Loop,
+    number: Int,
+    open: @escaping @Sendable (Mailbox<@Sendable (Loop) -> Void>) throws(HostError) -> (Loop, OpenedEngine),
     run: @escaping @Sendable (Loop) -> SystemError?
   ) throws(HostError) {
     do {
-      let mailbox = try Mailbox<@Sendable (Loop) -> Void>(waiting: .ringReads)
+      let mailbox = try Mailbox<@Sendable (Loop) -> Void>()
       let outcome = Outcome()
-      let opened = Handoff<HostError?>()
+      let opened = Handoff<Result<OpenedEngine, HostError>>()
       self.mailbox = mailbox
       self.outcome = outcome
       thread = try OSThread(name: "ringback-\(number)") {
         do throws(HostError) {
-          let loop = try open(mailbox)
-          opened.put(nil)
+          let (loop, engine) = try open(mailbox)
+          opened.put(.success(engine))
           let failure = run(loop)
           outcome.failure.withLock { $0 = failure }
         } catch {
-          opened.put(error)
+          opened.put(.failure(error))
         }
       }
-      if let refusal = opened.take() ?? nil {
+      switch opened.take() {
+      case .success(let engine):
+        self.opened = engine
+      case .failure(let refusal):
         thread.join()
         throw refusal
+      case nil:
+        throw HostError("data thread \(number): it does not start")
       }
     } catch let error as SystemError {
       throw HostError("data thread \(number): \(error)")

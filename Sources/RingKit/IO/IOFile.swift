@@ -32,10 +32,12 @@ final class IOFileSlots {
   var isOpen = false
 }
 
-extension IOUring {
+extension IORing {
   /// Registers `count` at most 1024 buffers for ``readFixed(_:at:into:buffer:token:)``, numbered from 0. The
   /// memory is pinned until the ring ends, and counts against the locked-memory limit (ENOMEM).
   public func registerBuffers(_ segments: [IOSegment]) throws(SystemError) {
+    // Nothing is gained by it without io_uring.
+    guard aio == nil else { throw SystemError(call: "io_uring_register_buffers", errno: ENOSYS) }
     let table = IOVectorTable(capacity: segments.count)
     for (index, segment) in segments.enumerated() { table[index] = segment }
     // Sound: the kernel reads the table during the call only.
@@ -47,6 +49,9 @@ extension IOUring {
   /// Registers an open file; by descriptor as before when the ring has no place or the kernel refuses. A
   /// registered file stays open in the kernel until ``unregister(_:)``, whatever happens to the descriptor.
   public func register(descriptor: Int32) -> IOFile {
+    if let aio {
+      return aio.files.register(descriptor).map(IOFile.init(slot:)) ?? IOFile(descriptor: descriptor)
+    }
     if !fileSlots.isOpen {
       fileSlots.isOpen = true
       let count = UInt32(IOFileSlots.capacity)
@@ -65,6 +70,10 @@ extension IOUring {
   /// Gives a registered file's place back. Requests in flight keep the file until they complete.
   public func unregister(_ file: IOFile) {
     guard file.isRegistered else { return }
+    if let aio {
+      aio.files.unregister(file.number)
+      return
+    }
     precondition(!fileSlots.free.contains(file.number), "the file was unregistered before")
     if update(slot: file.number, to: -1) { fileSlots.free.append(file.number) }
   }

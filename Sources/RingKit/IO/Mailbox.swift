@@ -4,28 +4,18 @@ import Synchronization
 
 /// Messages that any thread hands to one thread, in order, announced through a descriptor.
 public final class Mailbox<Message: Sendable>: Sendable {
-  /// How the owner waits for messages.
-  public enum Waiting: Sendable {
-    /// It polls ``descriptor``, which does not block.
-    case polling
-    /// Its io_uring reads the counter from ``descriptor``, which blocks: a read that failed would not wait.
-    case ringReads
-  }
-
   private struct State {
     var messages: [Message] = []
     var isOpen = true
   }
 
   private let state = Mutex(State())
-  private let waiting: Waiting
-  /// Readable when there are messages.
+  /// Readable when there are messages; does not block.
   public let descriptor: Int32
 
   /// An empty box.
-  public init(waiting: Waiting) throws(SystemError) {
-    self.waiting = waiting
-    descriptor = eventfd(0, Int32(EFD_CLOEXEC) | (waiting == .polling ? Int32(EFD_NONBLOCK) : 0))
+  public init() throws(SystemError) {
+    descriptor = eventfd(0, Int32(EFD_CLOEXEC | EFD_NONBLOCK))
     guard descriptor >= 0 else { throw SystemError(call: "eventfd", errno: errno) }
   }
 
@@ -49,11 +39,9 @@ public final class Mailbox<Message: Sendable>: Sendable {
 
   /// Takes all messages out.
   public func take() -> [Message] {
-    if waiting == .polling {
-      var count: eventfd_t = 0
-      // Sound: one counter is read into a local variable.
-      _ = unsafe eventfd_read(descriptor, &count)
-    }
+    var count: eventfd_t = 0
+    // Sound: one counter is read into a local variable.
+    _ = unsafe eventfd_read(descriptor, &count)
     return state.withLock { state in
       let messages = state.messages
       state.messages = []

@@ -60,13 +60,11 @@ public final class OSThread: Sendable {
   }
 }
 
-/// One value handed from one thread to another, which waits for it.
+/// A counting semaphore.
 @safe
-final class Handoff<Value: Sendable>: @unchecked Sendable {
-  // Sound: the semaphore is initialised in init and destroyed in deinit; the value is written before the post
-  // and read after the wait.
+final class Semaphore: @unchecked Sendable {
+  // Sound: initialised in init, destroyed in deinit, and made for use by several threads.
   private let semaphore: UnsafeMutablePointer<sem_t>
-  private let value = Mutex<Value?>(nil)
 
   init() {
     unsafe semaphore = .allocate(capacity: 1)
@@ -79,15 +77,27 @@ final class Handoff<Value: Sendable>: @unchecked Sendable {
     unsafe semaphore.deallocate()
   }
 
+  func post() { unsafe sem_post(semaphore) }
+
+  func wait() {
+    while unsafe sem_wait(semaphore) != 0 && errno == EINTR {}
+  }
+}
+
+/// One value handed from one thread to another, which waits for it.
+final class Handoff<Value: Sendable>: Sendable {
+  private let arrived = Semaphore()
+  private let value = Mutex<Value?>(nil)
+
   /// Hands the value over, once.
   func put(_ value: Value) {
     self.value.withLock { $0 = value }
-    unsafe sem_post(semaphore)
+    arrived.post()
   }
 
   /// Waits for the value.
   func take() -> Value? {
-    while unsafe sem_wait(semaphore) != 0 && errno == EINTR {}
+    arrived.wait()
     return value.withLock { $0 }
   }
 }

@@ -67,7 +67,7 @@ final class Daemon: VbdEnvironment {
     threads = try (0..<configuration.threadCount).map {
       try DataThread<BlockQueue>(number: $0, hypervisor: host, configuration: sizes)
     }
-    let inbox = try Mailbox<(DeviceAddress, VbdEvent)>(waiting: .polling)
+    let inbox = try Mailbox<(DeviceAddress, VbdEvent)>()
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
     socket = try ControlSocket(path: configuration.controlSocketPath)

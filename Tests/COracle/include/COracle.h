@@ -1,2 +1,3 @@
 #include "blkif_oracle.h"
 #include "ring_oracle.h"
+#include "refuse.h"

@@ -54,7 +54,7 @@ final class NBDConnector: Sendable {
     server: @escaping @Sendable () -> (any NBDServerProcess)?
   ) throws(VbdError) {
     do throws(SystemError) {
-      let inbox = try Mailbox<Message>(waiting: .polling)
+      let inbox = try Mailbox<Message>()
       self.inbox = inbox
       thread = try OSThread(name: "ringback-nbd") {
         let loop = NBDConnectorLoop(

@@ -76,7 +76,7 @@ public final class NBDStore: BlockStore {
   ) throws(VbdError) -> (NBDHandle, NBDExport) {
     let reply: Mailbox<NBDNews>
     do throws(SystemError) {
-      reply = try Mailbox<NBDNews>(waiting: .polling)
+      reply = try Mailbox<NBDNews>()
     } catch {
       throw VbdError("\(name): \(error)")
     }
@@ -183,7 +183,7 @@ public final class NBDStore: BlockStore {
     }
     do throws(SystemError) {
       return NBDChannel(
-        store: self, place: place, news: try Mailbox(waiting: .polling), spare: spare, journal: journal)
+        store: self, place: place, news: try Mailbox(), spare: spare, journal: journal)
     } catch {
       putBack(spare: spare, journal: journal)
       throw VbdError("\(name): \(error)")

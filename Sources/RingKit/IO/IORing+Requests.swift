@@ -2,7 +2,7 @@ public import CUring
 
 /// Requests. Each takes a slot, fills it, and leaves it for the next submission; none enters the kernel
 /// unless all slots are taken. Lengths are below 2 GiB, which is all the kernel moves in one request.
-extension IOUring {
+extension IORing {
   /// Reads `segment.length` bytes at `offset` bytes of the file into memory.
   @inlinable
   public func read(_ file: IOFile, at offset: UInt64, into segment: IOSegment, token: UInt64) {
@@ -42,7 +42,7 @@ extension IOUring {
   }
 
   /// Reads into `count` segments of the table, beginning with `first`, in that order. The table keeps these
-  /// segments until the request was submitted, the memory they name until it completed.
+  /// segments and the memory they name until the request completed.
   @inlinable
   public func readv(
     _ file: IOFile, at offset: UInt64, into table: borrowing IOVectorTable, first: Int, count: Int,
@@ -161,7 +161,7 @@ extension IOUring {
   }
 }
 
-/// What ``IOUring/fallocate(_:_:at:byteCount:token:)`` does with a range (fallocate(2)). The file keeps its
+/// What ``IORing/fallocate(_:_:at:byteCount:token:)`` does with a range (fallocate(2)). The file keeps its
 /// size.
 @frozen
 public struct IOAllocation: RawRepresentable, Sendable, Equatable {

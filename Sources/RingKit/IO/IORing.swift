@@ -17,13 +17,16 @@ public struct IOCompletion: BitwiseCopyable, Sendable, Equatable {
   }
 }
 
-/// One io_uring, used by the one thread that created it.
+/// A ring of requests and completions on io_uring or on libaio, used by the one thread that created it.
+///
+/// On libaio the two queues lie in memory of our own, laid out as io_uring's are, and ``LinuxAIO`` stands where
+/// the kernel would: preparing a request and taking a completion are the same instructions on both.
 ///
 /// Requests are prepared without a system call and handed over together by ``submitAndWait(minimum:)``. Every
 /// request yields exactly one completion with its token. The caller keeps all memory that a request names
 /// alive and in place until that completion was taken.
 @safe
-public final class IOUring {
+public final class IORing {
   /// What changes with every request; outside the object, so that no access check is paid for it.
   @usableFromInline
   struct State {
@@ -44,6 +47,13 @@ public final class IOUring {
   /// The kernel flags the ring was made with (IORING_SETUP_...).
   public let setupFlags: UInt32
   let fileSlots: IOFileSlots
+  /// What stands in for io_uring in the kernel; nil where that is there.
+  let aio: LinuxAIO?
+  /// Why the ring is on libaio although the choice was left to it.
+  public let fallbackReason: HostError?
+
+  /// The engine below: uring or aio.
+  public var engine: IOEngine { aio == nil ? .uring : .aio }
 
   /// Flag sets to try, best first: Linux 6.1, 5.19, and what every kernel with CQSIZE knows.
   static var flagChoices: [UInt32] {
@@ -57,9 +67,9 @@ public final class IOUring {
 
   /// Makes a ring with room for `entries` unsubmitted requests (1...32768, rounded up to a power of two) and
   /// four times as many completions; more completions than that wait in the kernel. The calling thread
-  /// becomes the only one that may use it. Throws the kernel's refusal; ``open(entries:)`` says what to do
-  /// about it.
-  public init(entries: UInt32) throws(SystemError) {
+  /// becomes the only one that may use it. Throws the kernel's refusal; ``open(entries:engine:)`` says what
+  /// to do about it.
+  init(entries: UInt32) throws(SystemError) {
     precondition(entries > 0 && entries <= 32768)
     unsafe ring = .allocate(capacity: 1)
     unsafe ring.initialize(to: io_uring())
@@ -76,6 +86,8 @@ public final class IOUring {
       unsafe ring.deallocate()
       throw SystemError(call: "io_uring_setup", errno: -failure)
     }
+    aio = nil
+    fallbackReason = nil
     setupFlags = flags
     self.entries = unsafe ring.pointee.sq.ring_entries
     unsafe state = .allocate(capacity: 1)
@@ -85,14 +97,30 @@ public final class IOUring {
     fileSlots = IOFileSlots()
   }
 
+  /// Puts a ring over libaio.
+  init(_ aio: LinuxAIO, fallbackReason: HostError?) {
+    self.aio = aio
+    self.fallbackReason = fallbackReason
+    setupFlags = 0
+    entries = aio.queues.entries
+    unsafe ring = .allocate(capacity: 1)
+    unsafe ring.initialize(to: aio.queues.ring)
+    unsafe aio.attach(ring)
+    unsafe state = .allocate(capacity: 1)
+    unsafe state.initialize(to: State())
+    unsafe deadlines = .allocate(capacity: Int(entries))
+    unsafe deadlines.initialize(repeating: __kernel_timespec(), count: Int(entries))
+    fileSlots = IOFileSlots()
+  }
+
   deinit {
-    unsafe io_uring_queue_exit(ring)
+    if let aio { aio.close() } else { unsafe io_uring_queue_exit(ring) }
     unsafe ring.deallocate()
     unsafe state.deallocate()
     unsafe deadlines.deallocate()
   }
 
-  /// Times io_uring_enter was called.
+  /// Times the kernel was entered to hand requests over or to wait.
   @inlinable public var enterCount: UInt64 { unsafe state.pointee.enters }
 
   /// Requests prepared since the ring was made.
@@ -124,6 +152,10 @@ public final class IOUring {
   /// the kernel could not take all requests yet; they stay prepared. Waiting with nothing in flight would
   /// last for ever.
   public func submitAndWait(minimum: UInt32) throws(SystemError) {
+    if let aio {
+      unsafe state.pointee.enters &+= try aio.enter(minimum: minimum) ? 1 : 0
+      return
+    }
     while true {
       let needed =
         unsafe minimum > 0 || io_uring_sq_ready(ring) > 0 || ringback_kernel_has_completions(ring) != 0
@@ -148,6 +180,11 @@ public final class IOUring {
   func claimAfterSubmitting() -> UnsafeMutablePointer<io_uring_sqe> {
     while true {
       unsafe state.pointee.enters &+= 1
+      if let aio {
+        aio.takeRequests()
+        if let slot = unsafe io_uring_get_sqe(ring) { return unsafe slot }
+        continue
+      }
       let result = unsafe io_uring_submit(ring)
       if let slot = unsafe io_uring_get_sqe(ring) { return unsafe slot }
       // Nothing else can refuse a full ring of valid requests: EEXIST, for one, means a second thread.

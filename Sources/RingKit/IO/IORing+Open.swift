@@ -1,12 +1,11 @@
 import CUring
 import Glibc
 
-extension IOUring {
-  /// Makes a ring as ``init(entries:)`` does and checks that the kernel knows every operation Ringback uses;
-  /// what it throws tells the administrator what to do.
-  public static func open(entries: UInt32) throws(HostError) -> IOUring {
-    let ring: IOUring
-    do { ring = try IOUring(entries: entries) } catch { throw refusal(errno: error.errno) }
+extension IORing {
+  /// Makes a ring on io_uring and checks that the kernel knows every operation Ringback uses.
+  static func openUring(entries: UInt32) throws(HostError) -> IORing {
+    let ring: IORing
+    do { ring = try IORing(entries: entries) } catch { throw refusal(errno: error.errno) }
     if let missing = ring.firstMissingOperation() {
       throw HostError("io_uring: this kernel lacks the operation \(missing); use Linux 6.1 or later")
     }
