@@ -108,6 +108,44 @@ import Testing
     #expect(cache.mappedCount == 0)
   }
 
+  /// A guest that went quiet has all of its pages back after a minute and a bit, a few at a time.
+  @Test(arguments: [0, 1_000_000, 86_400_000_000_000] as [UInt64])
+  func idlePagesGoInPieces(start: UInt64) {
+    let grants = CountingGrants()
+    var cache = PersistentGrants(domain: Self.domain, capacity: 100)
+    #expect(cache.purgeIdle(atNanoseconds: start) == nil, "nothing is mapped")
+    for number: UInt32 in 1...50 {
+      if let page = cache.page(for: reference(number), using: grants), number != 50 {
+        cache.unpin(page.handle)
+      }
+    }
+    // Time passes only where the cache asked to be called, as a loop's timer would have it.
+    var (now, pieces, longest) = (start, [Int](), 0 as UInt64)
+    while let due = cache.purgeIdle(atNanoseconds: now), pieces.count < 100 {
+      if let before = pieces.last, before > grants.live.count {
+        #expect(now - start >= PersistentGrants.idleTime)
+      }
+      pieces.append(grants.live.count)
+      #expect(due > now)
+      longest = max(longest, due - now)
+      now = due
+      // One page is used all the time.
+      if let page = cache.page(for: reference(7), using: grants) { cache.unpin(page.handle) }
+      if pieces.last == 2 { break }
+    }
+    #expect(grants.live == [7, 50], "one is used, one is pinned")
+    #expect(pieces.suffix(4) == [50, 34, 18, 2])
+    #expect(now - start < 81_000_000_000, "\(now - start) ns")
+    #expect(longest == PersistentGrants.purgeInterval)
+    cache.unpin(49)
+    for _ in 0..<20 {
+      guard let due = cache.purgeIdle(atNanoseconds: now) else { break }
+      now = due
+    }
+    #expect(grants.live == [])
+    #expect(cache.purgeIdle(atNanoseconds: now) == nil, "a quiet queue is not woken for nothing")
+  }
+
   @Test func theEndOfTheCacheUnmapsEverything() {
     let grants = CountingGrants()
     do {

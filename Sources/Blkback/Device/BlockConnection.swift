@@ -17,6 +17,8 @@ public struct BlockConnectionPlan: Sendable {
   public var limiter: RateLimiter
   /// Bytes of a thread's buffer pool that one queue may hold.
   public var bufferShareByteCount: Int
+  /// Guest pages that one queue may keep mapped, where that was negotiated.
+  public var persistentPageLimit = 4096
 
   /// Gathers a plan.
   public init(
@@ -56,6 +58,8 @@ public final class BlockConnection: Sendable {
   /// Slots of each ring.
   public let slotCount: Int
   private let plan: BlockConnectionPlan
+  /// Keeps writes to parts of one block apart; a single queue does so by itself.
+  private let ranges: BlockRangeLock?
   private let reportFault: @Sendable (VbdError) -> Void
 
   /// Whether both sides agreed that granted pages stay mapped.
@@ -71,6 +75,7 @@ public final class BlockConnection: Sendable {
     self.plan = plan
     self.reportFault = reportFault
     statistics = plan.parameters.queues.map { _ in BlockStatistics() }
+    ranges = plan.parameters.queues.count > 1 ? BlockRangeLock(capacity: 256) : nil
     let pages = plan.parameters.queues.first?.ringReferences.count ?? 1
     slotCount = RingGeometry(pageCount: pages, slotByteCount: plan.parameters.abi.requestByteCount).slotCount
   }
@@ -99,7 +104,7 @@ public final class BlockConnection: Sendable {
       let thread = threads[(firstThread + index) % threads.count]
       let wasAccepted = thread.perform { loop in
         do throws(VbdError) {
-          let (key, queue) = try self.openQueue(index, of: store, on: loop)
+          let (key, queue) = try self.openQueue(index, of: store, on: loop, thread)
           let opened = LiveQueue(thread: thread, key: key, reference: QueueReference(queue))
           self.live.withLock { $0.append(opened) }
           countdown.answer()
@@ -168,7 +173,7 @@ public final class BlockConnection: Sendable {
 
   /// Makes one queue on the thread that will own it.
   private func openQueue(
-    _ index: Int, of store: (any BlockStore)?, on loop: DataLoop<BlockQueue>
+    _ index: Int, of store: (any BlockStore)?, on loop: DataLoop<BlockQueue>, _ thread: DataThread<BlockQueue>
   ) throws(VbdError) -> (QueueKey, BlockQueue) {
     let parameters = plan.parameters.queues[index]
     do {
@@ -198,10 +203,12 @@ public final class BlockConnection: Sendable {
       }
       let host = RingBlockHost(
         loop: loop, key: key, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
-        persistent: PersistentGrants(domain: plan.domain, capacity: slots * segments),
+        persistent: PersistentGrants(
+          domain: plan.domain, capacity: min(slots * segments, plan.persistentPageLimit)),
         vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
         channel: channel, medium: store?.geometry ?? EmptyStore().geometry, discardSupport: store?.discard,
-        health: plan.health, limiter: plan.limiter, statistics: statistics[index])
+        health: plan.health, limiter: plan.limiter, ranges: ranges,
+        wake: { thread.perform { $0.wake(key) } }, statistics: statistics[index])
       let queue = BlockQueue(
         engine: engine, host: host, statistics: statistics[index], reportFault: reportFault)
       if store == nil { queue.beginPaused() }

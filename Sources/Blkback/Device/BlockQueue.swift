@@ -156,6 +156,7 @@ public final class BlockQueue: DataQueue {
 
   /// Does a bounded amount of work.
   public func run(now: UInt64) -> QueueTurn {
+    host.purgeIdlePages()
     let before = engine.counters
     let taken = engine.takenCount
     while let done = host.nextCompletion() { deliver(token: done.token, result: done.result) }

@@ -12,7 +12,13 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   private var health: DiskHealth
   private let limiter: RateLimiter
   private let member: RateLimiter.Member
+  /// Writes at work on this queue, where it is the disk's only one.
   private var ranges: BlockRangeTable
+  /// Writes at work on all queues, where there are several.
+  private let rangeLock: BlockRangeLock?
+  private let rangeMember: BlockRangeLock.Member?
+  /// When the loop was told to run the queue; past when it has.
+  private var wakeTime: UInt64 = 0
   private let statistics: BlockStatistics
   /// What the medium demands.
   public private(set) var medium: MediumGeometry
@@ -24,7 +30,7 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     loop: DataLoop<BlockQueue>, key: QueueKey, share: BufferShare, persistent: consuming PersistentGrants,
     vectorCapacity: Int, channel: any StoreChannel, medium: MediumGeometry,
     discardSupport: DiscardSupport?, health: DiskHealth, limiter: RateLimiter,
-    statistics: BlockStatistics
+    ranges rangeLock: BlockRangeLock?, wake: @escaping @Sendable () -> Void, statistics: BlockStatistics
   ) {
     self.loop = loop
     self.key = key
@@ -35,13 +41,18 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     self.medium = medium
     self.discardSupport = discardSupport
     ranges = BlockRangeTable(capacity: 64)
+    self.rangeLock = rangeLock
+    rangeMember = rangeLock?.join(wake: wake)
     self.health = health
     self.limiter = limiter
     member = limiter.join()
     self.statistics = statistics
   }
 
-  deinit { limiter.leave(member) }
+  deinit {
+    limiter.leave(member)
+    if let rangeMember { rangeLock?.leave(rangeMember) }
+  }
 
   /// Tells the host where the frontend is signalled, before the first turn.
   mutating func adopt(port: Port) { self.port = port }
@@ -72,9 +83,17 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// Whether ends of storage calls wait to be delivered.
   var hasCompletions: Bool { channel.hasCompletions }
 
-  /// Has the queue run once more at `nanoseconds` of CLOCK_MONOTONIC.
-  func runAgain(atNanoseconds nanoseconds: UInt64) {
+  /// Has the queue run once more at `nanoseconds` of CLOCK_MONOTONIC, or before if it was told so already.
+  mutating func runAgain(atNanoseconds nanoseconds: UInt64) {
+    if wakeTime > loop.now && wakeTime <= nanoseconds { return }
+    wakeTime = nanoseconds
     loop.schedule(key, atNanoseconds: nanoseconds)
+  }
+
+  /// Lets go of guest pages that were not used for long: a backend that keeps them hinders ballooning and
+  /// migration. At the beginning of every turn.
+  mutating func purgeIdlePages() {
+    if let due = persistent.purgeIdle(atNanoseconds: loop.now) { runAgain(atNanoseconds: due) }
   }
 
   /// Pages mapped persistently now.
@@ -89,7 +108,7 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// Whether the disk's limits let another request pass; if not, the queue runs again when they do.
   public mutating func mayTake() -> Bool {
     guard let due = limiter.admits(member, atNanoseconds: loop.now) else { return true }
-    loop.schedule(key, atNanoseconds: due)
+    runAgain(atNanoseconds: due)
     return false
   }
 
@@ -114,13 +133,22 @@ public struct RingBlockHost: BlockHost, ~Copyable {
   /// A word of private memory.
   public func word(at index: Int, in buffer: IOBuffer) -> UInt64 { loop.pool.word(at: index, in: buffer) }
 
-  /// Keeps other writes of this queue off blocks.
+  /// Keeps other writes of the disk off blocks.
   public mutating func lockBlocks(token: UInt32, first: UInt64, end: UInt64, isExclusive: Bool) -> Bool {
-    ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+    guard let rangeLock, let rangeMember else {
+      return ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+    }
+    return rangeLock.lock(rangeMember, token: token, first: first, end: end, isExclusive: isExclusive)
   }
 
   /// Lets go of them.
-  public mutating func unlockBlocks(token: UInt32) { ranges.unlock(key: UInt64(token)) }
+  public mutating func unlockBlocks(token: UInt32) {
+    guard let rangeLock, let rangeMember else {
+      ranges.unlock(key: UInt64(token))
+      return
+    }
+    rangeLock.unlock(rangeMember, token: token)
+  }
 
   /// Pins a persistently mapped page.
   public mutating func pin(_ reference: GrantReference) -> PinnedPage? {

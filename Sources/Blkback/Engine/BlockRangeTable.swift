@@ -26,12 +26,18 @@ public struct BlockRangeTable: Sendable {
     return true
   }
 
-  /// Strikes the write out.
-  public mutating func unlock(key: UInt64) {
+  /// Strikes the write out and gives the blocks it had; nil when there is none of that key.
+  @discardableResult
+  public mutating func unlock(key: UInt64) -> Range<UInt64>? {
     for index in entries.indices where entries[index].key == key {
+      let freed = entries[index].first..<entries[index].end
       entries.swapAt(index, entries.count - 1)
       entries.removeLast()
-      return
+      return freed
     }
+    return nil
   }
+
+  /// Strikes all writes out whose keys match.
+  mutating func unlockAll(_ matches: (UInt64) -> Bool) { entries.removeAll { matches($0.key) } }
 }

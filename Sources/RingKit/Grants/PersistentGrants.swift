@@ -34,7 +34,8 @@ public struct PersistentGrants: ~Copyable {
   public let domain: DomainID
   /// Pages that are kept at most; for the moment of an exchange there is one more.
   public let capacity: Int
-  /// Stamped on every page that is used, for ``purge(unusedSince:atMost:)``. Its unit is the caller's.
+  /// Stamped on every page that is used, for ``purge(unusedSince:atMost:)``. Its unit is the caller's; set by
+  /// ``purgeIdle(atNanoseconds:)`` it is nanoseconds.
   public var clock: UInt64 = 0
 
   /// Pages that are mapped now.
@@ -63,6 +64,7 @@ public struct PersistentGrants: ~Copyable {
   private var freeEntries: [UInt32] = []
   private var hand = 0
   private var purgeHand = 0
+  private var nextPurge: UInt64?
 
   /// An empty cache for up to `capacity` pages of `domain`, 1...2^24.
   public init(domain: DomainID, capacity: Int) {
@@ -118,6 +120,34 @@ public struct PersistentGrants: ~Copyable {
     }
     return count
   }
+
+  /// Sets the clock, and unmaps a few of the pages that no request used for a minute, now and then; returns
+  /// when to call again, nil when nothing is mapped. Call it at the beginning of every turn.
+  public mutating func purgeIdle(atNanoseconds now: UInt64) -> UInt64? {
+    clock = now
+    if mappedCount == 0 {
+      nextPurge = nil
+      return nil
+    }
+    let due = nextPurge ?? now &+ Self.purgeInterval
+    nextPurge = due
+    guard now >= due else { return due }
+    let since = now > Self.idleTime ? now - Self.idleTime : 0
+    let count = purge(unusedSince: since, atMost: Self.purgePiece)
+    // An unmap is slow on Xen, so other queues have their turn between the pieces.
+    let pause = count == Self.purgePiece ? Self.purgePause : Self.purgeInterval
+    nextPurge = mappedCount == 0 ? nil : now &+ pause
+    return nextPurge
+  }
+
+  /// Nanoseconds after which an unused page goes; Linux' blkback waits as long.
+  public static var idleTime: UInt64 { 60_000_000_000 }
+  /// Nanoseconds between looks.
+  public static var purgeInterval: UInt64 { 10_000_000_000 }
+  /// Pages unmapped at once.
+  public static var purgePiece: Int { 16 }
+  /// Nanoseconds between pieces while there are more.
+  public static var purgePause: UInt64 { 10_000_000 }
 
   /// Unmaps every page that no request uses; returns how many are left.
   @discardableResult
