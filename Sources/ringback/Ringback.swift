@@ -17,6 +17,6 @@ struct Ringback: ParsableCommand {
     subcommands: [
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
-      Insert.self, Eject.self, Demo.self, Guest.self, LoopbackCommand.self,
+      Insert.self, Eject.self, Limit.self, Demo.self, Guest.self, LoopbackCommand.self,
     ])
 }

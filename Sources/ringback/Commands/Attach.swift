@@ -15,8 +15,7 @@ struct Attach: ParsableCommand {
   @OptionGroup var device: DeviceOptions
   @OptionGroup var host: HostOptions
 
-  @Option(help: "r: the guest may only read. w: it may read and write.")
-  var mode: DiskMode = .w
+  @OptionGroup(title: "The disk") var disk: DiskOptions
 
   @Option(help: ArgumentHelp("Longest wait for the daemon, in seconds (1 to 3600).", valueName: "seconds"))
   var timeout = 10
@@ -26,25 +25,25 @@ struct Attach: ParsableCommand {
 
   @Argument(
     help: ArgumentHelp(
-      "The raw image file or block device.",
-      discussion:
-        "Or null:SIZE, a disk that forgets, or memory:SIZE, one in memory; for tests and measurements."))
-  var image: String
-
-  enum DiskMode: String, CaseIterable, ExpressibleByArgument {
-    case r
-    case w
-  }
+      "The raw image file or block device; nothing for an empty drive.",
+      discussion: """
+        Or PREFIX:LOCATION, with one of \(StoreTable.summary). The format is never guessed from the image's \
+        contents, which the guest writes.
+        """))
+  var image: String?
 
   func validate() throws {
     guard (1...3600).contains(timeout) else { throw ValidationError("--timeout is 1 to 3600 seconds") }
+    guard image != nil || disk.cdrom || disk.removable else {
+      throw ValidationError("name an image; only a drive with --cdrom or --removable can be empty")
+    }
   }
 
   func run() throws {
-    let parameters = try ImageArgument.parameters(image)
+    let parameters = try image.map(ImageArgument.parameters) ?? ""
     let toolstack = try Toolstack(host: host.open(), kind: device.kind)
     let (domain, vdev) = (device.domainID, device.vdev.device)
-    try toolstack.attach(domain, vdev, parameters: parameters, writable: mode == .w)
+    try toolstack.attach(domain, vdev, parameters: parameters, nodes: disk.nodes)
     guard !noWait else { return }
     let state: XenbusState?
     do {
@@ -60,7 +59,8 @@ struct Attach: ParsableCommand {
       try toolstack.remove(domain, vdev)
       throw CommandError("the daemon refused \(vdev) of domain \(domain): \(reason)")
     }
-    print("\(vdev) of domain \(domain) serves \(parameters) (\(mode == .w ? "read and write" : "read only"))")
+    let shown = parameters.isEmpty ? "is an empty drive" : "serves \(parameters)"
+    print("\(vdev) of domain \(domain) \(shown) (\(disk.summary))")
   }
 }
 

@@ -31,13 +31,16 @@ struct Serve: ParsableCommand {
   @Option(help: "Least important messages to log: trace, debug, info, notice, warning, error or critical.")
   var logLevel = LogLevel.info
 
-  @Option(help: ArgumentHelp("Where to listen for `ringback list`.", valueName: "path"))
+  @Option(
+    help: ArgumentHelp(
+      "Where to listen for the other commands, such as `ringback stats`.", valueName: "path"))
   var controlSocket: String?
 
-  @Flag(
-    name: .customLong("persistent-grants"), inversion: .prefixedNo,
-    help: "Offer guests to keep their pages mapped.")
-  var persistentGrants = true
+  @OptionGroup(title: "What guests are offered") var features: OfferOptions
+
+  @OptionGroup(title: "How data threads work") var io: IOOptions
+
+  @OptionGroup(title: "Statistics") var statistics: StatisticsOptions
 
   func validate() throws {
     try kind.forEach(validateKind)
@@ -52,8 +55,12 @@ struct Serve: ParsableCommand {
       kinds: kind.isEmpty ? [defaultKind] : kind,
       threadCount: threads ?? ProcessInfo.processInfo.activeProcessorCount,
       controlSocketPath: controlSocket ?? host.controlSocketPath)
+    daemon.offer = features.offer
+    daemon.threads = io.configuration
     daemon.threads.poolByteCount = pool << 20
-    daemon.offer.persistentGrants = persistentGrants
+    daemon.sharedStatisticsDirectory = statistics.sharedDirectory
+    daemon.metricsFile = statistics.file
+    daemon.metricsAddress = statistics.address
     try Daemon(host: host.open(), configuration: daemon, logger: Logger(label: "ringback")).run()
   }
 }

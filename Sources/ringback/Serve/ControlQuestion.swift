@@ -1,3 +1,4 @@
+import Blkback
 import Foundation
 
 /// What a program may ask the daemon on its control socket: one line of JSON, such as
@@ -26,7 +27,7 @@ struct ControlQuestion: Codable, Equatable {
   var queues: Bool?
   /// stats: whether the steps of the latencies are told.
   var steps: Bool?
-  /// limit: the new limits; absent for none.
+  /// limit: the new limits, as a whole; absent to ask for the present ones.
   var limits: LimitReport?
 
   init(_ verb: Verb) { self.do = verb }
@@ -105,6 +106,8 @@ struct DiskReply: Codable, Equatable {
   /// Bytes of the disk; 0 for an empty drive.
   var byteCount: UInt64
   var isPaused: Bool
+  /// Absent when there are none.
+  var limits: LimitReport?
 }
 
 /// Limits of a disk, 0 for none.
@@ -113,4 +116,22 @@ struct LimitReport: Codable, Equatable {
   var bytesBurst: UInt64 = 0
   var requestsPerSecond: UInt64 = 0
   var requestsBurst: UInt64 = 0
+
+  init() {}
+
+  /// What is not named is not limited.
+  init(from decoder: any Decoder) throws {
+    let values = try decoder.container(keyedBy: CodingKeys.self)
+    bytesPerSecond = try values.decodeIfPresent(UInt64.self, forKey: .bytesPerSecond) ?? 0
+    bytesBurst = try values.decodeIfPresent(UInt64.self, forKey: .bytesBurst) ?? 0
+    requestsPerSecond = try values.decodeIfPresent(UInt64.self, forKey: .requestsPerSecond) ?? 0
+    requestsBurst = try values.decodeIfPresent(UInt64.self, forKey: .requestsBurst) ?? 0
+  }
+
+  /// The limits, if they make sense.
+  func checked() throws(RateLimitsError) -> RateLimits {
+    try RateLimits(
+      bytesPerSecond: bytesPerSecond, bytesBurst: bytesBurst, requestsPerSecond: requestsPerSecond,
+      requestsBurst: requestsBurst)
+  }
 }

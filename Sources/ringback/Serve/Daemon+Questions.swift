@@ -80,7 +80,14 @@ extension Daemon {
       }
     case .insert: disk.changeMedium(to: question.image, done: done)
     case .eject: disk.changeMedium(to: nil, done: done)
-    case .limit: done(VbdError("limits are not known to this daemon"))
+    case .limit:
+      // Without new limits, the answer tells the present ones.
+      guard let limits = question.limits else { return done(nil) }
+      do throws(RateLimitsError) {
+        disk.setLimits(try limits.checked(), done: done)
+      } catch {
+        done(VbdError(error))
+      }
     case .list, .stats: done(nil)
     }
   }
@@ -94,5 +101,6 @@ extension DiskReply {
     image = sample.image
     byteCount = sample.byteCount
     isPaused = sample.isPaused
+    limits = sample.limits
   }
 }

@@ -93,6 +93,7 @@ extension Daemon {
       samples,
       daemon: [
         ("version", Ringback.version), ("hypervisor", host.name), ("threads", "\(threads.count)"),
+        ("engine", engineName),
       ])
   }
 }
@@ -108,8 +109,18 @@ extension DiskSample {
     isPaused = disk.isPaused
     byteCount = (disk.properties?.sectorCount ?? 0) * 512
     usesPersistentGrants = disk.usesPersistentGrants
+    limits = disk.limits.isLimited ? LimitReport(disk.limits) : nil
     guard let (statistics, slots) = disk.connectionNumbers else { return }
     slotCount = slots
     queues = statistics.map { ($0.snapshot, $0.tally) }
+  }
+}
+
+extension LimitReport {
+  init(_ limits: RateLimits) {
+    bytesPerSecond = limits.bytesPerSecond
+    bytesBurst = limits.bytesBurst
+    requestsPerSecond = limits.requestsPerSecond
+    requestsBurst = limits.requestsBurst
   }
 }

@@ -80,7 +80,13 @@ final class Daemon: VbdEnvironment {
   func run() throws {
     logger.notice(
       "serving \(configuration.kinds.joined(separator: ", ")) in domain \(ownDomain) on \(host.name)",
-      metadata: ["threads": "\(threads.count)", "control": "\(configuration.controlSocketPath)"])
+      metadata: [
+        "threads": "\(threads.count)", "engine": "\(engineName)",
+        "control": "\(configuration.controlSocketPath)",
+      ])
+    if let reason = threads.lazy.compactMap(\.engineFallback).first {
+      logger.warning("\(reason); libaio does its work")
+    }
     try watchKinds()
     var poll = DescriptorPoll()
     while !(isStopping && disks.isEmpty) {
@@ -104,6 +110,11 @@ final class Daemon: VbdEnvironment {
     threads.forEach { $0.stop() }
     threads.forEach { $0.join() }
     logger.notice("stopped; every disk is drained and its guest keeps its state")
+  }
+
+  /// What carries the data threads' I/O.
+  var engineName: String {
+    Set(threads.map { EngineChoice($0.engine).rawValue }).sorted().joined(separator: "+")
   }
 
   // MARK: Xenstore

@@ -26,8 +26,10 @@ struct Toolstack {
     "/local/domain/\(domain)/device/vbd/\(device.number)"
   }
 
-  /// Writes both ends' nodes in one transaction.
-  func attach(_ domain: DomainID, _ device: VirtualDevice, parameters: String, writable: Bool) throws {
+  /// Writes both ends' nodes in one transaction; `nodes` are those of the backend that describe the disk.
+  func attach(
+    _ domain: DomainID, _ device: VirtualDevice, parameters: String, nodes: [(name: String, value: String)]
+  ) throws {
     let backend = backendPath(domain, device)
     let frontend = frontendPath(domain, device)
     guard try store.exists("/local/domain/\(domain)") else {
@@ -53,16 +55,15 @@ struct Toolstack {
         ], of: backend)
       for (name, value) in [
         ("backend", backend), ("backend-id", "\(backendDomain)"), ("virtual-device", "\(device.number)"),
-        ("device-type", "disk"), ("state", "1"),
+        ("device-type", nodes.first { $0.name == "device-type" }?.value ?? "disk"), ("state", "1"),
       ] {
         try tree.write("\(frontend)/\(name)", value)
       }
       for (name, value) in [
-        ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("removable", "0"),
-        ("bootable", "1"), ("dev", "\(device)"), ("type", kind), ("mode", writable ? "w" : "r"),
-        ("device-type", "disk"), ("params", parameters), ("hotplug-status", "connected"), Self.mark,
-        ("state", "1"),
-      ] {
+        ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("bootable", "1"),
+        ("dev", "\(device)"), ("type", kind), ("params", parameters), ("hotplug-status", "connected"),
+        Self.mark,
+      ] + nodes + [("state", "1")] {
         try tree.write("\(backend)/\(name)", value)
       }
     }
