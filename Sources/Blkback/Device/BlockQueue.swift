@@ -107,6 +107,7 @@ public final class BlockQueue: DataQueue {
     guard pause == .paused else { return }
     pause = .none
     engine.resume()
+    engine.retryHeld(host: &host)
   }
 
   /// Replaces the rules for requests that come from here on.

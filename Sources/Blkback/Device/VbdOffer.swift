@@ -14,12 +14,12 @@ public struct VbdOffer: Equatable, Sendable {
   /// Whether the guest may ask for what it wrote to be made durable (blkif.h, feature-flush-cache).
   public var flush = true
   /// Whether write barriers are offered (blkif.h, feature-barrier).
-  public var barrier = false
+  public var barrier = true
   /// Whether ranges may be given back (blkif.h, feature-discard), where the medium can.
-  public var discard = false
+  public var discard = true
   /// Segments of an indirect request at most, 1...256; 0 to offer none (blkif.h,
   /// feature-max-indirect-segments).
-  public var indirectSegments = 0
+  public var indirectSegments = 256
 
   /// The usual offer.
   public init() {}

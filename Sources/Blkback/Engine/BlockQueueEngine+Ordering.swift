@@ -59,6 +59,16 @@ extension BlockQueueEngine where Host: ~Copyable {
     if barrier == index { barrier = nil }
   }
 
+  /// Begins the held flushes anew, after the host went on with a medium that can be trusted.
+  public mutating func retryHeld(host: inout Host) {
+    guard heldCount > 0, !host.isFenced else { return }
+    for index in 0..<table.capacity where table.entries[index].phase == .held {
+      heldCount -= 1
+      counters.heldFlushes -= 1
+      beginFlush(index, host: &host)
+    }
+  }
+
   /// Lets go of what is held without an answer: nobody listens any more.
   mutating func dropHeld() {
     guard heldCount > 0 else { return }

@@ -1,0 +1,99 @@
+import Blkback
+import Foundation
+import Frontends
+import RingKit
+import Synchronization
+import Testing
+
+/// A medium that loses what was written to it.
+@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceLossTests {
+  @Test func lossesAreToldOnceAndAGoodImageEndsThem() throws {
+    let fails = Atomic(true)
+    let world = try FrontendWorld { (disk) throws(VbdError) in
+      ForgetfulStore(try disk.openStore(), isForgetful: fails.load(ordering: .acquiring))
+    }
+    try world.addDisk()
+    let frontend = try world.connected()
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
+    let flushes = try (0..<3).map { _ in try #require(try frontend.submit(BlockFrontRequest(.flush))) }
+    try frontend.push()
+    try world.waitForError { $0.contains("error 5") && $0.contains("resume") }
+    let write = try #require(try frontend.submit(BlockFrontRequest(.write, sectorCount: 8)))
+    try frontend.push()
+    let completion = try frontend.answer()
+    #expect(completion.handle == write && completion.response.status == .error)
+    frontend.release(write)
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay, "reads go on")
+    let told = world.daemon.lines.filter { $0.severity == .failure }
+    #expect(told.count == 1, "\(told)")
+
+    fails.store(false, ordering: .releasing)
+    #expect(try world.pause() == nil)
+    #expect(try world.resume() == nil)
+    #expect(try world.errorText() == nil)
+    for _ in flushes {
+      let completion = try frontend.answer()
+      #expect(completion.response.status == .okay)
+      frontend.release(try #require(completion.handle))
+    }
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
+    #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+}
+
+/// A store whose flushes fail with EIO.
+final class ForgetfulStore: BlockStore {
+  private let below: any BlockStore
+  private let isForgetful: Bool
+
+  init(_ below: any BlockStore, isForgetful: Bool) {
+    self.below = below
+    self.isForgetful = isForgetful
+  }
+
+  var byteCount: UInt64 { below.byteCount }
+  var geometry: MediumGeometry { below.geometry }
+  var physicalBlockByteCount: Int { below.physicalBlockByteCount }
+  var discard: DiscardSupport? { below.discard }
+  var maximumQueueCount: Int { below.maximumQueueCount }
+  var warning: String? { below.warning }
+  func refreshByteCount() throws(VbdError) -> UInt64 { try below.refreshByteCount() }
+
+  func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
+    let channel = try below.openChannel(place)
+    return isForgetful ? ForgetfulChannel(channel) : channel
+  }
+}
+
+private final class ForgetfulChannel: StoreChannel {
+  private let below: any StoreChannel
+  private var failed: [UInt32] = []
+
+  init(_ below: any StoreChannel) { self.below = below }
+
+  func read(token: UInt32, into vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
+    below.read(token: token, into: vectors, first: first, count: count, offset: offset)
+  }
+
+  func write(token: UInt32, from vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
+    below.write(token: token, from: vectors, first: first, count: count, offset: offset)
+  }
+
+  func flush(token: UInt32) { failed.append(token) }
+
+  func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
+    below.discard(token: token, offset: offset, byteCount: byteCount, isSecure: isSecure)
+  }
+
+  func completed(token: UInt32, result: Int32) { below.completed(token: token, result: result) }
+
+  func nextCompletion() -> StoreCompletion? {
+    if let token = failed.popLast() { return StoreCompletion(token: token, result: -5) }
+    return below.nextCompletion()
+  }
+
+  var hasCompletions: Bool { !failed.isEmpty || below.hasCompletions }
+  func close() { below.close() }
+}
