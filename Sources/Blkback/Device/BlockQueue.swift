@@ -80,6 +80,7 @@ public final class BlockQueue: DataQueue {
   /// Stops taking requests; `onDrained` is called on the data thread once those taken are finished.
   func close(onDrained: @escaping () -> Void) {
     engine.beginClosing()
+    host.beginClosingChannel()
     self.onDrained = onDrained
   }
 

@@ -68,6 +68,9 @@ public struct RingBlockHost: BlockHost, ~Copyable {
     self.health = health
   }
 
+  /// Tells the store that nothing follows what is under way.
+  func beginClosingChannel() { channel.beginClosing() }
+
   /// Lets go of the store. Nothing is under way, and nothing follows before another channel is adopted.
   mutating func closeChannel() {
     channel.close()

@@ -44,6 +44,7 @@ extension Vbd {
     mediumNumber &+= 1
     let (identity, post, medium) = (identity, environment.post, mediumNumber)
     health = DiskHealth { post(identity, .lostData(medium: medium, errno: $0)) }
+    opened.tell { post(identity, .told($0, $1)) }
     (told["size"], refusedMedium) = (nil, nil)
   }
 

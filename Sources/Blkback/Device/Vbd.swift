@@ -108,6 +108,8 @@ public final class Vbd {
       commands.take(question)?(failure)
     case .lostData(let medium, let errno):
       if medium == mediumNumber { reportLoss(errno: errno) }
+    case .told(let severity, let message):
+      environment.log(severity, message, about: identity)
     }
     advanceCommands()
     if let nodes { removeIfAbandoned(nodes) }

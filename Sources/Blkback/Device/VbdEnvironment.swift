@@ -22,6 +22,8 @@ public enum VbdEvent: Sendable {
   case answered(question: UInt32, failure: VbdError?)
   /// The medium has lost what was written; the error number says why.
   case lostData(medium: UInt32, errno: Int32)
+  /// Something happened to the store.
+  case told(VbdSeverity, String)
 }
 
 /// What a disk needs of the daemon that serves it. Belongs to the control thread.

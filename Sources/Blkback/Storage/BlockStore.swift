@@ -36,8 +36,16 @@ public protocol BlockStore: AnyObject, Sendable {
   /// Looks at the size anew, for an image that was resized outside. Control thread; may block shortly.
   func refreshByteCount() throws(VbdError) -> UInt64
 
+  /// Has what happens to the store later on told to `listener`, which is called on any thread.
+  func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void)
+
   /// Opens one queue's way to the store, on the data thread that will own the queue.
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel
+}
+
+extension BlockStore {
+  /// Nothing: most stores have nothing to tell.
+  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {}
 }
 
 /// Where a channel lives: its data thread, and the name of its queue there.
@@ -70,8 +78,16 @@ public protocol StoreChannel: AnyObject {
   func nextCompletion() -> StoreCompletion?
   /// Whether ``nextCompletion()`` has something.
   var hasCompletions: Bool { get }
+  /// The queue takes no more requests and waits for those under way: what cannot be reached is not to be
+  /// waited for without end.
+  func beginClosing()
   /// No call is under way and none follows; lets go of what the channel holds.
   func close()
+}
+
+extension StoreChannel {
+  /// Nothing: most stores end every call by themselves.
+  public func beginClosing() {}
 }
 
 /// Tokens of a channel's own I/O, which no request of the engine's has: their lower half is beyond any ring.

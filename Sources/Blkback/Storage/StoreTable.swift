@@ -12,8 +12,6 @@ public struct StoreRequest: Sendable {
   public var direct: DirectPolicy
   /// Where a store keeps what lasts no longer than the daemon.
   public var runDirectory = "/run/ringback"
-  /// Hears what happens to the store later on, from any thread.
-  public var report: @Sendable (VbdSeverity, String) -> Void = { _, _ in }
 
   /// Gathers a request.
   public init(

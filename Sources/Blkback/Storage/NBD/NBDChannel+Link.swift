@@ -1,12 +1,23 @@
 import RingKit
+import Synchronization
 
 /// The connection: made, polled, lost, made again.
 extension NBDChannel {
-  /// The number of a poll of the present connection among the channel's tokens; 0 is the box's.
-  func pollNumber(writing: Bool) -> UInt32 { 2 + generation % 64 * 2 + (writing ? 1 : 0) }
+  /// Numbers of the channel's own I/O. What a closed channel of the same queue left on the ring may end later,
+  /// so numbers are not used again soon.
+  enum Poll {
+    static let patience: UInt32 = 255
+    static func box(_ number: UInt32) -> UInt32 { number % 64 }
+    static func reading(_ number: UInt32) -> UInt32 { 64 + number % 64 * 2 }
+    static func writing(_ number: UInt32) -> UInt32 { reading(number) + 1 }
+  }
+
+  private static let numbers = Atomic<UInt32>(0)
+  static func nextNumber() -> UInt32 { numbers.wrappingAdd(1, ordering: .relaxed).newValue }
 
   func pollNews() {
-    loop.ring.pollReadable(IOFile(descriptor: news.descriptor), token: key.token(StoreToken.own(0)))
+    loop.ring.pollReadable(
+      IOFile(descriptor: news.descriptor), token: key.token(StoreToken.own(Poll.box(boxNumber))))
   }
 
   func hearNews() {
@@ -27,7 +38,8 @@ extension NBDChannel {
   func adopt(_ handle: NBDHandle, _ export: NBDExport, replays: Bool) {
     self.handle = handle
     self.export = export
-    generation &+= 1
+    connectionNumber = Self.nextNumber()
+    store.isAway.store(false, ordering: .relaxed)
     (isPollingRead, isPollingWrite) = (false, false)
     replayCount = 0
     replayNext = journal?.first ?? 0
@@ -42,11 +54,11 @@ extension NBDChannel {
     let file = IOFile(descriptor: handle.descriptor)
     if !isPollingRead && handle.waitsForReading {
       isPollingRead = true
-      loop.ring.pollReadable(file, token: key.token(StoreToken.own(pollNumber(writing: false))))
+      loop.ring.pollReadable(file, token: key.token(StoreToken.own(Poll.reading(connectionNumber))))
     }
     if !isPollingWrite && handle.waitsForWriting {
       isPollingWrite = true
-      loop.ring.pollWritable(file, token: key.token(StoreToken.own(pollNumber(writing: true))))
+      loop.ring.pollWritable(file, token: key.token(StoreToken.own(Poll.writing(connectionNumber))))
     }
   }
 
@@ -72,14 +84,21 @@ extension NBDChannel {
     }
     let waiting = calls.indices.filter { calls[$0].kind != .free }
     line.replace(with: waiting.sorted { calls[$0].number < calls[$1].number }.map { UInt16($0) })
+    store.isAway.store(true, ordering: .relaxed)
     store.connector.connect(news, reason: reason)
+    if hasGivenUp { endAll() }
   }
 
   /// Nothing can be done any more: every call ends with an error, now and from here on.
   private func becomeUnusable() {
     link = .unusable
     store.health.latch(errno: Self.inputOutputError)
-    for index in calls.indices where calls[index].kind != .free {
+    endAll()
+  }
+
+  /// Ends every call with an error.
+  func endAll() {
+    for index in calls.indices where calls[index].kind != .free && !calls[index].isOwn {
       if calls[index].isReserved {
         journal?.release(byteCount: calls[index].kind == .write ? Int(calls[index].byteCount) : 0)
       }

@@ -28,8 +28,9 @@ final class NBDChannel: StoreChannel {
   var link = Link.away
   var handle: NBDHandle?
   var export: NBDExport
-  /// Tells polls of one connection from those of another.
-  var generation: UInt32 = 0
+  /// Tells this channel's polls, and those of its present connection, from all others of the queue.
+  let boxNumber: UInt32
+  var connectionNumber: UInt32 = 0
   var isPollingRead = false
   var isPollingWrite = false
   /// Why the connection is of no use any more, found out between its events.
@@ -44,6 +45,8 @@ final class NBDChannel: StoreChannel {
   var completions = StoreCompletions()
   var isFlushingOwn = false
   var isClosed = false
+  /// True once calls that cannot be done now are not waited for any more.
+  var hasGivenUp = false
   /// The next journal entry to be written again, and how many are under way.
   var replayNext: UInt64 = 0
   var replayCount = 0
@@ -58,6 +61,7 @@ final class NBDChannel: StoreChannel {
     loop = place.loop
     key = place.key
     export = store.export
+    boxNumber = Self.nextNumber()
     let capacity = place.callCapacity + Self.replayWindow + 1
     calls = Array(repeating: NBDCall(), count: capacity)
     free = (0..<UInt16(capacity)).reversed()
@@ -96,9 +100,14 @@ final class NBDChannel: StoreChannel {
     begin(NBDCall(kind: .discard, token: token, offset: offset, byteCount: byteCount))
   }
 
+  func beginClosing() {
+    loop.ring.timeout(
+      atNanoseconds: loop.now + store.closingNanoseconds, token: key.token(StoreToken.own(Poll.patience)))
+  }
+
   private func begin(_ call: NBDCall) {
     let loss = store.health.lossErrno
-    if link == .unusable || (loss != 0 && call.kind != .read) {
+    if link == .unusable || (hasGivenUp && link != .live) || (loss != 0 && call.kind != .read) {
       completions.add(StoreCompletion(token: call.token, result: -max(Self.inputOutputError, loss)))
       return
     }
@@ -138,14 +147,22 @@ final class NBDChannel: StoreChannel {
 
   func completed(token: UInt32, result: Int32) {
     guard !isClosed, let number = StoreToken.number(token) else { return }
-    if number == 0 {
+    switch number {
+    case Poll.box(boxNumber):
       pollNews()
       hearNews()
-      return
+    case Poll.reading(connectionNumber):
+      isPollingRead = false
+      pump(writing: false)
+    case Poll.writing(connectionNumber):
+      isPollingWrite = false
+      pump(writing: true)
+    case Poll.patience:
+      hasGivenUp = true
+      if link != .live { endAll() }
+    default:
+      break
     }
-    guard number == pollNumber(writing: false) || number == pollNumber(writing: true) else { return }
-    if number & 1 == 0 { isPollingRead = false } else { isPollingWrite = false }
-    pump(writing: number & 1 == 1)
   }
 
   private func pump(writing: Bool) {
@@ -214,8 +231,11 @@ final class NBDChannel: StoreChannel {
     news.post(.nothing)
     store.connector.withdraw(news)
     submitPolls()
-    let isIdle = link == .live && !isFlushingOwn && trouble == nil && free.count == calls.count
-    let spare = isIdle ? handle.map { ($0, export) } : nil
+    let isSpare = link == .live && trouble == nil
+    // What the guest was told is written must not depend on this process any longer: whoever comes next does
+    // not know what is in the journal. The server does this before it takes note of our going.
+    if isSpare, !isFlushingOwn, let journal, journal.count > 0 { _ = handle?.flush() }
+    let spare = isSpare ? handle.map { ($0, export) } : nil
     if spare == nil { handle?.shutDown() }
     handle = nil
     store.putBack(spare: spare, journal: journal)

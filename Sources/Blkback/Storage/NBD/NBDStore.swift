@@ -24,6 +24,8 @@ public final class NBDStore: BlockStore {
     /// Nil while a channel has it, and for what is not written.
     var journal: ReplayJournal?
     var isJournalOut = false
+    /// When the size was asked for.
+    var askedAt: UInt64
   }
 
   private let state: Mutex<State>
@@ -31,8 +33,13 @@ public final class NBDStore: BlockStore {
   let export: NBDExport
   let name: String
   let connector: NBDConnector
+  private let teller = NBDTeller()
   /// Losses of data, which no later flush may hide.
-  let health = DiskHealth()
+  let health: DiskHealth
+  /// True while a channel waits for a connection.
+  let isAway = Atomic(false)
+  /// How long a queue that closes waits for a server that is away, in nanoseconds.
+  let closingNanoseconds: UInt64
   private let mayAskAgain: Bool
   private let isWritten: Bool
   public let warning: String?
@@ -41,10 +48,18 @@ public final class NBDStore: BlockStore {
   /// `server` makes the process that serves it, where there is one to be started.
   init(
     address: NBDAddress, name: String, request: StoreRequest, journalByteCount: Int = journalByteCount,
+    closingNanoseconds: UInt64 = 30_000_000_000,
     server: (@Sendable () -> any NBDServerProcess)? = nil
   ) throws(VbdError) {
     self.name = name
-    connector = try NBDConnector(address: address, name: name, report: request.report) { server?() }
+    self.closingNanoseconds = closingNanoseconds
+    let teller = teller
+    health = DiskHealth { errno in
+      teller.tell(
+        .failure,
+        "\(name): what the server had taken is lost (error \(errno)); writes and flushes fail from here")
+    }
+    connector = try NBDConnector(address: address, name: name, report: { teller.tell($0, $1) }) { server?() }
     do throws(VbdError) {
       let (handle, export) = try Self.ask(connector, name: name, milliseconds: Self.openMilliseconds)
       try Self.check(export, name: name, isReadOnly: request.isReadOnly)
@@ -60,7 +75,10 @@ public final class NBDStore: BlockStore {
           throw VbdError("\(name): memory for the journal of writes: \(error)")
         }
       }
-      state = Mutex(State(byteCount: export.byteCount, spare: (handle, export), journal: journal))
+      state = Mutex(
+        State(
+          byteCount: export.byteCount, spare: (handle, export), journal: journal,
+          askedAt: MonotonicClock.nowNanoseconds()))
       warning = Self.warning(export, name: name, isReadOnly: request.isReadOnly)
     } catch {
       connector.stop()
@@ -98,7 +116,7 @@ public final class NBDStore: BlockStore {
       _ = try? poll.wait(timeoutMilliseconds: Int32((end - now) / 1_000_000 + 1))
     }
     connector.withdraw(reply)
-    throw VbdError("\(name): no answer within \(milliseconds / 1000) s; is the server there and listening?")
+    throw VbdError("\(name): no answer within \(milliseconds) ms; is the server there and listening?")
   }
 
   /// Refuses an export that cannot be a disk.
@@ -153,11 +171,19 @@ public final class NBDStore: BlockStore {
   /// Only what is never written, on a server that says that connections agree, takes more than one queue.
   public var maximumQueueCount: Int { !isWritten && export.canMultiConnect ? .max : 1 }
 
-  /// Asks on a second connection, where the server lets us and serves by itself; QEMU tells the size only once
-  /// for as long as it runs.
+  /// Asks on a second connection, where the server lets us and serves by itself (QEMU tells the size only once
+  /// for as long as it runs), and not more often than every ten seconds.
   public func refreshByteCount() throws(VbdError) -> UInt64 {
-    guard mayAskAgain else { return byteCount }
-    let (_, now) = try Self.ask(connector, name: name, milliseconds: 2000)
+    let isDue = state.withLock { state in
+      let time = MonotonicClock.nowNanoseconds()
+      guard mayAskAgain, !isAway.load(ordering: .relaxed), time >= state.askedAt + 10_000_000_000 else {
+        return false
+      }
+      state.askedAt = time
+      return true
+    }
+    guard isDue else { return byteCount }
+    let (_, now) = try Self.ask(connector, name: name, milliseconds: 1000)
     let block = UInt64(geometry.blockByteCount)
     let size = now.byteCount / block * block
     return try state.withLock { (state) throws(VbdError) in
@@ -171,6 +197,8 @@ public final class NBDStore: BlockStore {
       return size
     }
   }
+
+  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) { teller.set(listener) }
 
   public func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
     let (spare, journal) = try state.withLock { (state) throws(VbdError) in
@@ -199,6 +227,17 @@ public final class NBDStore: BlockStore {
       state.isJournalOut = false
     }
   }
+}
+
+/// Passes on what happens to a store, once somebody listens.
+final class NBDTeller: Sendable {
+  private let listener = Mutex<(@Sendable (VbdSeverity, String) -> Void)?>(nil)
+
+  func set(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {
+    self.listener.withLock { $0 = listener }
+  }
+
+  func tell(_ severity: VbdSeverity, _ message: String) { listener.withLock { $0 }?(severity, message) }
 }
 
 extension StoreKind {

@@ -86,7 +86,7 @@ final class QEMUServer: NBDServerProcess {
       // Nobody can speak any more: it is gone, or has closed what it has no business to close.
       let end = process.killAndReap()
       self.process = nil
-      mayPass = words.text.contains("lock")
+      mayPass = words.text.contains("\" lock")
       let said = words.text.isEmpty ? "" : ": \(words.text)"
       return VbdError("\(name): QEMU's storage daemon: \(end?.description ?? "it is gone")\(said)")
     }
