@@ -15,6 +15,14 @@ import Testing
 
   static let byteCount = 32 << 20
 
+  static let discardPercent = 0
+
+  static var options: BlockFrontendOptions {
+    var options = BlockFrontendOptions()
+    options.persistentGrants = false
+    return options
+  }
+
   /// Starts a server in the world's directory; nil when it is not installed.
   private func server(_ medium: Medium, in world: FrontendWorld) throws -> (NBDTestServer, String)? {
     let (socket, image) = (world.path("nbd"), world.path("served"))
@@ -67,7 +75,7 @@ import Testing
   private func load(_ seed: UInt64) -> BlockWorkload {
     var load = BlockWorkload()
     load.readPercent = 40
-    load.discardPercent = 5
+    load.discardPercent = Self.discardPercent
     load.queueDepth = 16
     load.maximumBlockCount = 8
     load.seed = seed
@@ -98,7 +106,7 @@ import Testing
       return
     }
     try world.addDisk(nodes: ["params": parameters])
-    let frontend = try world.connected()
+    let frontend = try world.connected(Self.options)
     let model = model
     for (seed, firstPageSector) in [(UInt64(1), 0), (2, 5)] {
       var load = load(seed)
@@ -107,7 +115,7 @@ import Testing
       load.blockByteCount = firstPageSector == 0 ? 4096 : 1536
       load.writesBetweenFlushes = 50
       load.flushWithDataPercent = 5
-      load.barrierPercent = 5
+      load.barrierPercent = Self.discardPercent
       let result = try load.run(on: frontend, model: model)
       result.expectIntegrity()
       #expect(result.flushes > 0 && result.writes > 0)
@@ -146,7 +154,11 @@ import Testing
       var part = load
       part.seed = seed
       part.requestCount = 400
-      try part.run(on: frontend, model: model).expectIntegrity()
+      do {
+        try part.run(on: frontend, model: model).expectIntegrity()
+      } catch {
+        throw WorldFailure("\(error); the killer: \(trouble.withLock { $0 } ?? "fine")")
+      }
       seed += 1
     } while killed.wait(timeout: .now()) != .success
     if let trouble = trouble.withLock({ $0 }) { throw WorldFailure(trouble) }
@@ -159,7 +171,7 @@ import Testing
     let world = try FrontendWorld()
     guard let (server, parameters) = try server(medium, in: world) else { return }
     try world.addDisk(nodes: ["params": parameters])
-    let frontend = try world.connected()
+    let frontend = try world.connected(Self.options)
     let model = model
     var load = load(11)
     load.writesBetweenFlushes = writesBetweenFlushes
@@ -190,7 +202,7 @@ import Testing
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     let server = try NBDTestServer.qemu(image, format: "qcow2", socket: socket)
     try world.addDisk()
-    let frontend = try world.connected()
+    let frontend = try world.connected(Self.options)
     let model = model
     try runWhileKilling(load(5), on: frontend, model: model, times: 6) {
       server.kill()
@@ -204,12 +216,12 @@ import Testing
   // MARK: QEMU's storage daemon
 
   /// The storage daemons that this process started for an image.
-  static func helpers(for image: String) -> [pid_t] {
+  static func helpers(for place: String) -> [pid_t] {
     let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
     return names.compactMap { pid_t($0) }.filter { process in
       guard let bytes = FileManager.default.contents(atPath: "/proc/\(process)/cmdline") else { return false }
       let text = String(decoding: bytes, as: UTF8.self)
-      return text.contains("qemu-storage-daemon\0") && text.contains(image)
+      return text.hasPrefix("\(QEMUImage.program)\0") && text.contains(place)
     }
   }
 
@@ -221,8 +233,8 @@ import Testing
     let options = format == "vhd" ? ["-o", "force_size=on"] : []
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", driver] + options + [image, "\(Self.byteCount)"])
     try world.addDisk(nodes: ["params": "\(format):\(image)"])
-    let frontend = try world.connected()
-    let helper = try #require(Self.helpers(for: image).first)
+    let frontend = try world.connected(Self.options)
+    let helper = try #require(Self.helpers(for: world.path("")).first)
     let status = try String(contentsOfFile: "/proc/\(helper)/status", encoding: .utf8)
     #expect(status.contains("NoNewPrivs:\t1"))
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
@@ -236,7 +248,7 @@ import Testing
     try readAll(frontend, model)
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()
-    #expect(waitUntil { Self.helpers(for: image).isEmpty }, "a helper outlived its disk")
+    #expect(waitUntil { Self.helpers(for: world.path("")).isEmpty }, "a helper outlived its disk")
     // What was written is in the image, in its format, and the image is in order.
     let text = try run("/usr/bin/qemu-img", ["map", "--output=json", "-f", driver, image])
     #expect(text.contains("\"data\": true"))
@@ -250,9 +262,10 @@ import Testing
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     unsafe chown(image, 12345, 23456)
     unsafe chmod(image, 0o600)
+    unsafe chmod(world.path(""), 0o755)
     try world.addDisk(nodes: ["params": "qcow2:\(image)"])
-    let frontend = try world.connected()
-    let helper = try #require(Self.helpers(for: image).first)
+    let frontend = try world.connected(Self.options)
+    let helper = try #require(Self.helpers(for: world.path("")).first)
     let status = try String(contentsOfFile: "/proc/\(helper)/status", encoding: .utf8)
     #expect(status.contains("Uid:\t12345\t12345\t12345\t12345"))
     #expect(status.contains("Gid:\t23456\t23456\t23456\t23456"))
@@ -269,11 +282,12 @@ import Testing
     let image = world.path("disk.qcow2")
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     try world.addDisk(nodes: ["params": "qcow2:\(image)"])
-    let frontend = try world.connected()
+    let frontend = try world.connected(Self.options)
     let model = model
     let kills = Atomic(0)
+    let place = world.path("")
     try runWhileKilling(load(31), on: frontend, model: model, times: 10) {
-      for process in Self.helpers(for: image) {
+      for process in Self.helpers(for: place) {
         if Glibc.kill(process, SIGKILL) == 0 { kills.add(1, ordering: .relaxed) }
       }
     }
@@ -282,7 +296,7 @@ import Testing
     #expect(world.daemon.lines.contains { $0.message.contains("ended by signal 9") })
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()
-    #expect(waitUntil { Self.helpers(for: image).isEmpty })
+    #expect(waitUntil { Self.helpers(for: world.path("")).isEmpty })
     try run("/usr/bin/qemu-img", ["check", "-q", "-f", "qcow2", image])
   }
 }

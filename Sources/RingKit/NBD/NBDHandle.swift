@@ -93,7 +93,15 @@ public final class NBDHandle: @unchecked Sendable {
     unsafe nbd_aio_get_direction(handle) & UInt32(LIBNBD_AIO_DIRECTION_WRITE) != 0
   }
 
-  /// Tells that the socket is readable (or broken). Throws why the connection is lost.
+  /// True when the socket can be read (or is broken) this moment.
+  public var isReadable: Bool {
+    var wanted = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    // Sound: one local structure, filled during the call.
+    return unsafe poll(&wanted, 1, 0) > 0
+  }
+
+  /// Tells that the socket is readable (or broken), which it has to be: libnbd waits for a reply from then on,
+  /// and sends nothing before that came. Throws why the connection is lost.
   public func becameReadable() throws(NBDError) {
     if unsafe nbd_aio_notify_read(handle) != 0 { throw NBDError.last() }
   }

@@ -172,10 +172,12 @@ final class NBDChannel: StoreChannel {
         if handle.waitsForWriting { try handle.becameWritable() }
         takeEnds(handle)
       } else {
-        // Each step takes one reply; the last finds none.
-        while handle.waitsForReading {
+        // Each step takes one reply, or what is there of it; asking costs less than a turn of the ring.
+        var budget = calls.count
+        while budget > 0, handle.waitsForReading, handle.isReadable {
+          budget -= 1
           try handle.becameReadable()
-          if !takeEnds(handle) { break }
+          takeEnds(handle)
         }
       }
     } catch {
@@ -185,18 +187,14 @@ final class NBDChannel: StoreChannel {
     goOn()
   }
 
-  /// Takes note of commands that ended; true when there were some.
-  @discardableResult
-  private func takeEnds(_ handle: NBDHandle) -> Bool {
-    var hadSome = false
+  /// Takes note of commands that ended.
+  private func takeEnds(_ handle: NBDHandle) {
     while let cookie = handle.nextEnded() {
-      hadSome = true
       let end = handle.end(of: cookie)
       guard let slot = find(cookie) else { continue }
       calls[slot].cookie = 0
       ended(slot, end)
     }
-    return hadSome
   }
 
   private func find(_ cookie: UInt64) -> Int? {

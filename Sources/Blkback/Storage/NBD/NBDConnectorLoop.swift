@@ -130,9 +130,9 @@ final class NBDConnectorLoop {
 
   private func advance(_ handle: NBDHandle) {
     do throws(NBDError) {
-      if handle.waitsForReading {
+      if handle.waitsForReading && handle.isReadable {
         try handle.becameReadable()
-      } else {
+      } else if handle.waitsForWriting {
         try handle.becameWritable()
       }
       settle(nil)
