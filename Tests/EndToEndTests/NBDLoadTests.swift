@@ -14,12 +14,19 @@ import Testing
   }
 
   static let byteCount = 32 << 20
+  private static let ports = Atomic(0)
 
-  static let discardPercent = 0
+  /// All that a disk can do.
+  static var offer: VbdOffer {
+    var offer = VbdOffer()
+    (offer.discard, offer.barrier, offer.indirectSegments) = (true, true, 32)
+    return offer
+  }
 
-  static var options: BlockFrontendOptions {
+  /// Data in the guest's own pages, or in buffers of ours.
+  static func options(persistent: Bool) -> BlockFrontendOptions {
     var options = BlockFrontendOptions()
-    options.persistentGrants = false
+    options.persistentGrants = persistent
     return options
   }
 
@@ -57,7 +64,7 @@ import Testing
       }
     case .tcp:
       try run("/usr/bin/qemu-img", ["create", "-q", "-f", "raw", image, size])
-      let port = 20000 + Int(getpid()) % 10000
+      let port = 20000 + Int(getpid()) % 10000 + Self.ports.add(1, ordering: .relaxed).newValue
       let server = try NBDTestServer(
         "/usr/bin/qemu-nbd", ["-t", "-f", "raw", "-b", "127.0.0.1", "-p", "\(port)", image],
         pidOption: ["--pid-file=\(socket).pid"], pidFile: "\(socket).pid")
@@ -75,7 +82,7 @@ import Testing
   private func load(_ seed: UInt64) -> BlockWorkload {
     var load = BlockWorkload()
     load.readPercent = 40
-    load.discardPercent = Self.discardPercent
+    load.discardPercent = 5
     load.queueDepth = 16
     load.maximumBlockCount = 8
     load.seed = seed
@@ -100,22 +107,24 @@ import Testing
 
   @Test(arguments: Medium.allCases)
   func everyOperationKeepsItsData(medium: Medium) throws {
-    let world = try FrontendWorld()
+    let world = try FrontendWorld(offer: Self.offer)
     guard let (server, parameters) = try server(medium, in: world) else {
       print("\(medium) was not tested: nbdkit is not installed")
       return
     }
     try world.addDisk(nodes: ["params": parameters])
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected(Self.options(persistent: medium != .nbdkit))
     let model = model
     for (seed, firstPageSector) in [(UInt64(1), 0), (2, 5)] {
       var load = load(seed)
-      load.requestCount = 1500
+      // A file that is synchronised for each write takes its time.
+      load.requestCount = medium == .fua ? 200 : 1500
       load.firstPageSector = firstPageSector
       load.blockByteCount = firstPageSector == 0 ? 4096 : 1536
       load.writesBetweenFlushes = 50
       load.flushWithDataPercent = 5
-      load.barrierPercent = Self.discardPercent
+      load.discardPercent = 5
+      load.barrierPercent = 5
       let result = try load.run(on: frontend, model: model)
       result.expectIntegrity()
       #expect(result.flushes > 0 && result.writes > 0)
@@ -168,10 +177,10 @@ import Testing
   /// that were completed are gone with it.
   @Test(arguments: [Medium.qcow2, .raw, .tcp], [0, 200] as [UInt64])
   func aKilledServerIsOnlyLatency(medium: Medium, writesBetweenFlushes: UInt64) throws {
-    let world = try FrontendWorld()
+    let world = try FrontendWorld(offer: Self.offer)
     guard let (server, parameters) = try server(medium, in: world) else { return }
     try world.addDisk(nodes: ["params": parameters])
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected()
     let model = model
     var load = load(11)
     load.writesBetweenFlushes = writesBetweenFlushes
@@ -194,15 +203,17 @@ import Testing
     defer {
       for name in [socket, image, "\(socket).pid"] { try? FileManager.default.removeItem(atPath: name) }
     }
-    let world = try FrontendWorld(opening: { (disk) throws(VbdError) in
-      try NBDStore(
-        address: .unix(path: socket, export: ""), name: "small journal",
-        request: StoreRequest(location: socket), journalByteCount: 128 << 10)
-    })
+    let world = try FrontendWorld(
+      offer: Self.offer,
+      opening: { (disk) throws(VbdError) in
+        try NBDStore(
+          address: .unix(path: socket, export: ""), name: "small journal",
+          request: StoreRequest(location: socket), journalByteCount: 128 << 10)
+      })
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     let server = try NBDTestServer.qemu(image, format: "qcow2", socket: socket)
     try world.addDisk()
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected()
     let model = model
     try runWhileKilling(load(5), on: frontend, model: model, times: 6) {
       server.kill()
@@ -227,13 +238,13 @@ import Testing
 
   @Test(arguments: ["qcow2", "vhd", "vhdx", "vmdk"])
   func formattedImagesAreServed(format: String) throws {
-    let world = try FrontendWorld()
+    let world = try FrontendWorld(offer: Self.offer)
     let image = world.path("image with , and space.\(format)")
     let driver = format == "vhd" ? "vpc" : format
     let options = format == "vhd" ? ["-o", "force_size=on"] : []
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", driver] + options + [image, "\(Self.byteCount)"])
     try world.addDisk(nodes: ["params": "\(format):\(image)"])
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected()
     let helper = try #require(Self.helpers(for: world.path("")).first)
     let status = try String(contentsOfFile: "/proc/\(helper)/status", encoding: .utf8)
     #expect(status.contains("NoNewPrivs:\t1"))
@@ -257,14 +268,14 @@ import Testing
 
   @Test func aHelperRunsAsTheImagesOwner() throws {
     guard geteuid() == 0 else { return }
-    let world = try FrontendWorld()
+    let world = try FrontendWorld(offer: Self.offer)
     let image = world.path("disk.qcow2")
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     unsafe chown(image, 12345, 23456)
     unsafe chmod(image, 0o600)
     unsafe chmod(world.path(""), 0o755)
     try world.addDisk(nodes: ["params": "qcow2:\(image)"])
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected()
     let helper = try #require(Self.helpers(for: world.path("")).first)
     let status = try String(contentsOfFile: "/proc/\(helper)/status", encoding: .utf8)
     #expect(status.contains("Uid:\t12345\t12345\t12345\t12345"))
@@ -278,11 +289,11 @@ import Testing
   }
 
   @Test func aKilledHelperIsStartedAgain() throws {
-    let world = try FrontendWorld()
+    let world = try FrontendWorld(offer: Self.offer)
     let image = world.path("disk.qcow2")
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
     try world.addDisk(nodes: ["params": "qcow2:\(image)"])
-    let frontend = try world.connected(Self.options)
+    let frontend = try world.connected()
     let model = model
     let kills = Atomic(0)
     let place = world.path("")

@@ -112,7 +112,7 @@ final class NBDFakeServer: Sendable {
   /// Serves at `path`; `answer` gets each connection, which is closed after it unless it says to keep it.
   init(path: String, _ answer: @escaping @Sendable (LocalSocket) -> Bool) throws {
     self.path = path
-    let stopping = try Mailbox<Bool>(waiting: .polling)
+    let stopping = try Mailbox<Bool>()
     self.stopping = stopping
     let listening = DispatchSemaphore(value: 0)
     Thread {
