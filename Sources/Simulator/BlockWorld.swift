@@ -61,10 +61,11 @@ public final class BlockWorld {
   private var isAsleep = false
 
   /// Builds the world. Throws what could not be allocated.
-  public init(_ setup: Setup) throws {
+  /// With `shared` it is one queue of several on a disk.
+  public init(_ setup: Setup, sharing shared: SharedDisk? = nil) throws {
     let diskByteCount = max(4096, (Int(setup.limits.sectorCount) * 512 + 4095) / 4096 * 4096)
     guest = try SimulatedGuest(pageCount: setup.guestPageCount)
-    disk = try SimulatedDisk(byteCount: diskByteCount)
+    disk = try shared?.disk ?? SimulatedDisk(byteCount: diskByteCount)
     ringPages = try MappedPages.anonymous(pageCount: setup.ringPageCount)
     ringPages.setBytes([UInt8](repeating: 0xA5, count: ringPages.byteCount), at: 0)
     abi = setup.abi
@@ -79,7 +80,7 @@ public final class BlockWorld {
       seed: setup.seed ^ 0xD15C, guest: guest, disk: disk, medium: setup.medium,
       vectorCapacity: BlockQueueEngine<SimulatedBlockHost>.vectorCapacity(
         slots: back.slotCount, segments: segments),
-      bufferByteCount: setup.bufferByteCount)
+      bufferByteCount: setup.bufferByteCount, sharing: shared)
     host.discardSupport = setup.discardSupport
     engine = try BlockQueueEngine(
       ring: back, abi: setup.abi, domain: guest.domain, usesPersistentGrants: setup.usesPersistentGrants,
@@ -194,7 +195,7 @@ public final class BlockWorld {
 
   /// True when the engine is owed a turn.
   public var isDue: Bool {
-    isKicked || hasCompletions || lastTurn == .more
+    isKicked || hasCompletions || host.wakeNote.isThere || lastTurn == .more
       || (engine.isStarved && host.wasRefusedByNeighbour)
   }
 
@@ -204,6 +205,7 @@ public final class BlockWorld {
     guard isDue else { return false }
     isKicked = false
     hasCompletions = false
+    host.wakeNote.take()
     lastTurn = engine.run(host: &host)
     turnCount += 1
     return true

@@ -56,6 +56,7 @@ extension SimulatedBlockHost {
   public func fence(errno: Int32) {
     isFenced = true
     if fenceErrno == nil { fenceErrno = errno }
+    if let shared, shared.fenceErrno == nil { shared.fenceErrno = errno }
   }
 
   /// Takes note of an outcome.
@@ -66,6 +67,19 @@ extension SimulatedBlockHost {
 
   /// Counts an event.
   public func notify() { notifyCount += 1 }
+
+  /// Lets writes under way reach the disk in part, as a power cut finds them.
+  func spillWrites() {
+    for operation in operations where operation.kind == .write {
+      var position = operation.offset
+      for piece in vectors[operation.vectors] {
+        // Whole words, so that a model can tell which write a word came from.
+        let part = piece.slice(offset: 0, count: UInt.random(in: 0...piece.length / 8, using: &numbers) * 8)
+        if part.length > 0 { disk.write(at: position, from: part) }
+        position += UInt64(piece.length)
+      }
+    }
+  }
 
   /// Ends one storage call that the seed picks: its token and result, for the engine. Nil when none is under
   /// way.

@@ -17,7 +17,10 @@ public final class SimulatedBlockHost: BlockHost {
   /// Requests charged so far.
   public private(set) var chargeCount = 0
   /// True once data was lost, or when a test says so.
-  public var isFenced = false
+  public var isFenced: Bool {
+    get { isFencedHere || shared?.fenceErrno != nil }
+    set { isFencedHere = newValue }
+  }
   /// The errno of the first loss.
   public internal(set) var fenceErrno: Int32?
   /// How often things fail.
@@ -77,7 +80,14 @@ public final class SimulatedBlockHost: BlockHost {
   var pinCounts: [Int]
   var vectors: [IOSegment]
   var operations: [Operation] = []
+  private var isFencedHere = false
   private var ranges = BlockRangeTable(capacity: 32)
+  /// What it has in common with the disk's other queues, if it has any.
+  let shared: SharedDisk?
+  /// Left when blocks that it waited for are free.
+  let wakeNote = WakeNote()
+  private let member: BlockRangeLock.Member?
+  private var sharedLockCount = 0
 
   /// The byte that fills every buffer when it is taken, so that old contents show where they come out.
   public static let poisonByte: UInt8 = 0xA5
@@ -85,9 +95,11 @@ public final class SimulatedBlockHost: BlockHost {
   /// A world around `guest` and `disk` in which the guest may hold `bufferByteCount` bytes of buffers.
   public init(
     seed: UInt64, guest: SimulatedGuest, disk: SimulatedDisk, medium: MediumGeometry, vectorCapacity: Int,
-    bufferByteCount: Int
+    bufferByteCount: Int, sharing shared: SharedDisk? = nil
   ) throws(SystemError) {
     self.guest = guest
+    self.shared = shared
+    member = shared?.ranges.join { [wakeNote] in wakeNote.leave() }
     self.disk = disk
     self.medium = medium
     numbers = SeededNumbers(seed: seed)
@@ -123,14 +135,26 @@ public final class SimulatedBlockHost: BlockHost {
 
   /// Keeps other writes off blocks.
   public func lockBlocks(token: UInt32, first: UInt64, end: UInt64, isExclusive: Bool) -> Bool {
-    ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+    guard let shared, let member else {
+      return ranges.lock(key: UInt64(token), first: first, end: end, isExclusive: isExclusive)
+    }
+    let took = shared.ranges.lock(member, token: token, first: first, end: end, isExclusive: isExclusive)
+    if took { sharedLockCount += 1 }
+    return took
   }
 
   /// Lets go of them.
-  public func unlockBlocks(token: UInt32) { ranges.unlock(key: UInt64(token)) }
+  public func unlockBlocks(token: UInt32) {
+    guard let shared, let member else {
+      ranges.unlock(key: UInt64(token))
+      return
+    }
+    sharedLockCount -= 1
+    shared.ranges.unlock(member, token: token)
+  }
 
   /// Writes that hold blocks.
-  public var lockCount: Int { ranges.count }
+  public var lockCount: Int { shared == nil ? ranges.count : sharedLockCount }
 
   // MARK: Memory
 

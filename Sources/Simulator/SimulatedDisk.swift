@@ -61,6 +61,38 @@ public final class SimulatedDisk {
     durable.write(at: UInt64(sector) * 512, from: piece)
   }
 
+  /// Writes some of the cache back, as a kernel does when it pleases.
+  public func writeBackSome(_ numbers: inout SeededNumbers) {
+    for sector in dirty.sorted() where numbers.chance(1, in: 8) {
+      move(sector)
+      dirty.remove(sector)
+    }
+  }
+
+  /// Cuts the power: each sector that no flush kept is as it was, as it was to be, or anything between, word
+  /// by word. What is left is all that can be read from here on.
+  public func cutPower(_ numbers: inout SeededNumbers) {
+    // Sorted, because the order of a set is not the seed's.
+    for sector in dirty.sorted() {
+      let mask: UInt64 =
+        switch Int.random(in: 0..<4, using: &numbers) {
+        case 0: 0
+        case 1: .max
+        case 2: .max << UInt64.random(in: 1...63, using: &numbers)
+        default: numbers.next()
+        }
+      let (old, new) = (durableSector(sector), self.sector(sector))
+      scratch.setWords((0..<64).map { mask >> UInt64($0) & 1 == 0 ? old[$0] : new[$0] }, at: 0)
+      durable.write(at: UInt64(sector) * 512, from: scratch.segment(offset: 0, length: 512))
+    }
+    dirty = []
+    for sector in 0..<byteCount / 512 {
+      let piece = scratch.segment(offset: 0, length: 512)
+      durable.read(at: UInt64(sector) * 512, into: piece)
+      current.write(at: UInt64(sector) * 512, from: piece)
+    }
+  }
+
   /// A 512-byte sector as a read would give it, as 64 words.
   public func sector(_ sector: Int) -> [UInt64] { words(of: sector, on: current) }
 

@@ -15,7 +15,7 @@ import Testing
     ("Sources/Blkback", ["RingKit", "Synchronization"]),
     ("Sources/Frontends", ["RingKit", "Blkback", "Glibc", "Synchronization"]),
     ("Sources/Loopback", ["RingKit", "CUring", "CXen", "CShared", "Glibc", "Synchronization"]),
-    ("Sources/Simulator", ["RingKit", "Blkback", "Frontends"]),
+    ("Sources/Simulator", ["RingKit", "Blkback", "Frontends", "Synchronization"]),
     (
       "Sources/ringback",
       [
