@@ -59,7 +59,8 @@ let package = Package(
     .testTarget(
       name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
       swiftSettings: settings),
-    .testTarget(name: "CommandTests", dependencies: ["ringback"], swiftSettings: settings),
+    .testTarget(
+      name: "CommandTests", dependencies: ["ringback", "Blkback", "Loopback", "RingKit"], swiftSettings: settings),
     .testTarget(name: "TidyTests", swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
