@@ -136,12 +136,13 @@ import Testing
 }
 
 extension FrontendWorld {
-  /// Waits until the usual disk's error node says what it is to say.
-  func waitForError(_ isReached: (String) -> Bool) throws {
+  /// Waits until a disk's error node says what it is to say.
+  func waitForError(_ device: UInt32 = device, _ isReached: (String) -> Bool) throws {
     let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
-    while try !(errorText().map(isReached) ?? false) {
+    while try !(errorText(Self.guest, device).map(isReached) ?? false) {
       guard .now < deadline else {
-        throw WorldFailure("the error node says \(try errorText() ?? "nothing"); the log: \(daemon.lines)")
+        throw WorldFailure(
+          "the error node says \(try errorText(Self.guest, device) ?? "nothing"); the log: \(daemon.lines)")
       }
     }
   }

@@ -279,6 +279,8 @@ public final class Vbd {
       try? nodes.clearError(in: environment.store)
     }
     cancelCommands()
+    // Let go at once, so that whoever waits for the image gets it.
+    image = nil
     environment.forget(identity)
   }
 

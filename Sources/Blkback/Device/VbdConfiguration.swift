@@ -1,7 +1,15 @@
 public import RingKit
 
 /// One disk as the toolstack describes it in `backend/<kind>/<domid>/<devid>` (blkif.h, "Backend XenBus
-/// Nodes"), with the nodes of our own that a toolstack may add.
+/// Nodes"), with the nodes of our own that a toolstack may add. It is read when the disk is published first;
+/// of what is changed later only `params` of a drive, and the limits, are followed.
+///
+/// Not acted on, whatever they hold: `bootable`, `dev`, `type` and `specification`, which are the toolstack's
+/// own; and `direct-io-safe`. That one permits direct I/O in mapped guest pages to a kernel that might give a
+/// page back to the guest while a network card still sends it (xen-devel, December 2012). Here a page is
+/// either copied, or mapped through gntdev, which since Linux 4.0 does not let go of a page that anybody still
+/// refers to (gntdev.c, unmap_grant_pages; grant-table.c, gnttab_unmap_refs_async); so direct I/O is used in
+/// both cases.
 public struct VbdConfiguration: Equatable, Sendable {
   /// Node `params`: the image as "PREFIX:LOCATION" (``StoreTable``) or an absolute path. Empty for a drive
   /// without a medium, which only a CD-ROM or removable disk can be; libxl's "empty:" means the same.
