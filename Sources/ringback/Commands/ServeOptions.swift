@@ -24,6 +24,11 @@ struct OfferOptions: ParsableArguments {
     help: "Offer guests to give ranges back, where the image can.")
   var discard = true
 
+  @Flag(
+    name: .customLong("flush"), inversion: .prefixedNo,
+    help: "Offer flushes; without them Linux uses write barriers.")
+  var flush = true
+
   @Flag(name: .customLong("barrier"), inversion: .prefixedNo, help: "Offer write barriers.")
   var barrier = true
 
@@ -49,6 +54,7 @@ struct OfferOptions: ParsableArguments {
     offer.maximumRingPageOrder = ringOrder
     offer.indirectSegments = indirect ? indirectSegments : 0
     offer.discard = discard
+    offer.flush = flush
     offer.barrier = barrier
     offer.persistentGrants = persistentGrants
     return offer
