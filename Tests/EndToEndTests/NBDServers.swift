@@ -108,6 +108,7 @@ func run(_ program: String, _ arguments: [String]) throws -> String {
 final class NBDFakeServer: Sendable {
   let path: String
   private let stopping: Mailbox<Bool>
+  private let ended = DispatchSemaphore(value: 0)
 
   /// Serves at `path`; `answer` gets each connection, which is closed after it unless it says to keep it.
   init(path: String, _ answer: @escaping @Sendable (LocalSocket) -> Bool) throws {
@@ -115,7 +116,9 @@ final class NBDFakeServer: Sendable {
     let stopping = try Mailbox<Bool>()
     self.stopping = stopping
     let listening = DispatchSemaphore(value: 0)
+    let ended = ended
     Thread {
+      defer { ended.signal() }
       guard let listener = try? LocalSocket.listen(path: path) else { return }
       listening.signal()
       var kept: [LocalSocket] = []
@@ -127,6 +130,13 @@ final class NBDFakeServer: Sendable {
       }
     }.start()
     guard listening.wait(timeout: .now() + 10) == .success else { throw WorldFailure("no fake server") }
+  }
+
+  /// Ends it, and takes the socket's name away.
+  func stop() {
+    stopping.post(true)
+    ended.wait()
+    ended.signal()
   }
 
   deinit { stopping.post(true) }

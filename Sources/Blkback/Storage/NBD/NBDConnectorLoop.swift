@@ -28,6 +28,8 @@ final class NBDConnectorLoop {
   private var expectedByteCount: UInt64?
   /// True once the present trouble was told.
   private var isTroubleTold = false
+  /// True once it was told why it does not end.
+  private var isFailureTold = false
   private var isStopping = false
 
   init(
@@ -170,7 +172,7 @@ final class NBDConnectorLoop {
         return
       }
       if isTroubleTold { report(.information, "\(name): connected again") }
-      isTroubleTold = false
+      (isTroubleTold, isFailureTold) = (false, false)
       wish.reply.post(.connected(handle, export))
     } catch {
       wishes.insert(wish, at: 0)
@@ -188,9 +190,9 @@ final class NBDConnectorLoop {
       wishes.removeFirst()
       deadline = 0
       wish.reply.post(.failed(error))
-    } else if !isTroubleTold || failureCount == 1 {
+    } else if !isFailureTold {
       report(.warning, "\(error); trying again until it answers, requests wait meanwhile")
-      isTroubleTold = true
+      (isTroubleTold, isFailureTold) = (true, true)
     }
   }
 

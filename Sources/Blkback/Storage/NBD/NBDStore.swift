@@ -78,7 +78,7 @@ public final class NBDStore: BlockStore {
       state = Mutex(
         State(
           byteCount: export.byteCount, spare: (handle, export), journal: journal,
-          askedAt: MonotonicClock.nowNanoseconds()))
+          askedAt: 0))
       warning = Self.warning(export, name: name, isReadOnly: request.isReadOnly)
     } catch {
       connector.stop()
