@@ -7,7 +7,10 @@
 #include <features.h>
 #include <sched.h>
 #include <liburing.h>
+#include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <linux/fs.h>
 #include <linux/memfd.h>
 #include <spawn.h>
@@ -16,7 +19,10 @@
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 /// O_DIRECT as this architecture defines it (fcntl.h gives it only with _GNU_SOURCE).
@@ -82,6 +88,39 @@ static inline int ringback_discard(int fd, uint64_t offset, uint64_t length) {
 static inline int ringback_secure_discard(int fd, uint64_t offset, uint64_t length) {
   uint64_t range[2] = {offset, length};
   return ioctl(fd, BLKSECDISCARD, range);
+}
+
+/// 1 when a block device takes ranges back. The range asked for begins within a sector, so it is refused by
+/// all that can (EINVAL) after those that cannot have said so (EOPNOTSUPP; block/ioctl.c).
+static inline int ringback_can_discard(int fd) { return ringback_discard(fd, 1, 512) != 0 && errno == EINVAL; }
+
+/// The same for secure discards; of kernels before 5.19, which look at the range first, always 0.
+static inline int ringback_can_discard_securely(int fd) {
+  struct utsname names;
+  int major = 0, minor = 0;
+  if (uname(&names) != 0 || sscanf(names.release, "%d.%d", &major, &minor) != 2) return 0;
+  if (major < 5 || (major == 5 && minor < 19)) return 0;
+  return ringback_secure_discard(fd, 1, 512) != 0 && errno == EINVAL;
+}
+
+/// Bytes a block device gives back at once, as sysfs tells (0: it does not).
+static inline uint64_t ringback_discard_granularity(int fd) {
+  struct stat status;
+  uint64_t granularity = 0;
+  if (fstat(fd, &status) != 0) return 0;
+  // A partition's queue is its disk's.
+  const char *const forms[] = {"/sys/dev/block/%u:%u/queue/discard_granularity",
+                               "/sys/dev/block/%u:%u/../queue/discard_granularity"};
+  for (int form = 0; form < 2; form++) {
+    char path[96];
+    snprintf(path, sizeof(path), forms[form], major(status.st_rdev), minor(status.st_rdev));
+    FILE *file = fopen(path, "re");
+    if (file == NULL) continue;
+    if (fscanf(file, "%" SCNu64, &granularity) != 1) granularity = 0;
+    fclose(file);
+    break;
+  }
+  return granularity;
 }
 
 /// Makes a range of a block device read as zeros.

@@ -5,12 +5,28 @@ import Synchronization
 public final class FileStore: BlockStore {
   /// The open file.
   public let file: StorageFile
+  public let discard: DiscardSupport?
+  private let change: RangeChange
   private let size: Atomic<UInt64>
+  private let report: @Sendable (VbdSeverity, String) -> Void
 
-  /// Wraps an open file.
-  public init(_ file: StorageFile) {
+  /// Wraps an open file. `report` hears of a size that is no whole number of blocks.
+  public init(
+    _ file: StorageFile, discardMode: DiscardMode = .unmap,
+    report: @escaping @Sendable (VbdSeverity, String) -> Void = { _, _ in }
+  ) {
     self.file = file
+    self.report = report
+    change = discardMode == .zeroes ? .zero : .giveBack
     size = Atomic(file.byteCount)
+    discard =
+      discardMode == .off
+      ? nil
+      : file.rangeSupport(for: change).map {
+        DiscardSupport(
+          unitByteCount: $0.unitByteCount, chunkByteCount: discardMode == .zeroes ? 16 << 20 : 64 << 20,
+          isSecurePossible: $0.isSecurePossible)
+      }
   }
 
   public var byteCount: UInt64 { size.load(ordering: .acquiring) }
@@ -20,7 +36,6 @@ public final class FileStore: BlockStore {
     let warnings = [file.directFallback, file.lockWarning].compactMap { $0 }
     return warnings.isEmpty ? nil : warnings.joined(separator: "; ")
   }
-  public var discard: DiscardSupport? { nil }
   public var geometry: MediumGeometry {
     MediumGeometry(
       blockByteCount: max(512, file.logicalBlockByteCount), memoryAlignment: max(1, file.memoryAlignment))
@@ -28,7 +43,13 @@ public final class FileStore: BlockStore {
 
   public func refreshByteCount() throws(VbdError) -> UInt64 {
     do throws(StorageError) {
-      let now = try file.currentByteCount()
+      let (now, tail) = try file.currentSize()
+      if tail > 0 && now != byteCount {
+        report(
+          .warning,
+          "\(file.path): \(tail) bytes at its end are no whole block of \(file.logicalBlockByteCount) bytes and are"
+            + " left out; `truncate -s %\(file.logicalBlockByteCount) \(file.path)` rounds it up")
+      }
       size.store(now, ordering: .releasing)
       return now
     } catch {
@@ -37,19 +58,26 @@ public final class FileStore: BlockStore {
   }
 
   public func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
-    FileChannel(file, place)
+    do throws(HostError) {
+      if discard != nil { try place.loop.prepareChanges() }
+    } catch {
+      throw VbdError("\(error)")
+    }
+    return FileChannel(file, change: change, place)
   }
 }
 
 /// A queue's transfers to and from a file.
 final class FileChannel: StoreChannel {
   private let storage: StorageFile
+  private let change: RangeChange
   private let loop: DataLoop<BlockQueue>
   private let key: QueueKey
   private let file: IOFile
 
-  init(_ storage: StorageFile, _ place: StoreChannelPlace) {
+  init(_ storage: StorageFile, change: RangeChange, _ place: StoreChannelPlace) {
     self.storage = storage
+    self.change = change
     loop = place.loop
     key = place.key
     file = place.loop.ring.register(descriptor: storage.descriptor)
@@ -82,7 +110,9 @@ final class FileChannel: StoreChannel {
   func flush(token: UInt32) { loop.ring.fsync(file, dataOnly: true, token: key.token(token)) }
 
   func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
-    loop.ring.fallocate(file, .punchHole, at: offset, byteCount: byteCount, token: key.token(token))
+    loop.change(
+      isSecure ? .giveBackSecurely : change, of: storage, as: file, at: offset, byteCount: byteCount,
+      token: key.token(token))
   }
 
   func completed(token: UInt32, result: Int32) {}
@@ -100,7 +130,8 @@ extension StoreKind {
       return FileStore(
         try StorageFile.open(
           path: request.location, readOnly: request.isReadOnly, direct: request.direct,
-          sharing: request.isShared ? .everybody : request.isReadOnly ? .readers : .nobody))
+          sharing: request.isShared ? .everybody : request.isReadOnly ? .readers : .nobody),
+        discardMode: request.discardMode, report: request.report)
     } catch {
       throw VbdError(error)
     }

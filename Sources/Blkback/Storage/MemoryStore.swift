@@ -3,9 +3,11 @@ import RingKit
 /// A disk in memory that is gone when it is detached, for tests and measurements.
 public final class MemoryStore: BlockStore {
   private let disk: MemoryDisk
+  private let takesDiscards: Bool
 
   /// A disk of `byteCount` zeros, a positive multiple of 4096.
-  public init(byteCount: Int) throws(VbdError) {
+  public init(byteCount: Int, discardMode: DiscardMode = .unmap) throws(VbdError) {
+    takesDiscards = discardMode != .off
     do throws(SystemError) {
       disk = try MemoryDisk(byteCount: byteCount)
     } catch {
@@ -16,7 +18,10 @@ public final class MemoryStore: BlockStore {
   public var byteCount: UInt64 { UInt64(disk.byteCount) }
   public var geometry: MediumGeometry { MediumGeometry(blockByteCount: 512, memoryAlignment: 1) }
   public var physicalBlockByteCount: Int { 512 }
-  public var discard: DiscardSupport? { nil }
+  /// What is given back reads as zeros; a MiB at a time, because that takes the data thread's time.
+  public var discard: DiscardSupport? {
+    takesDiscards ? DiscardSupport(unitByteCount: 512, chunkByteCount: 1 << 20) : nil
+  }
   public var maximumQueueCount: Int { .max }
   public var warning: String? { nil }
   public func refreshByteCount() throws(VbdError) -> UInt64 { byteCount }
@@ -57,6 +62,7 @@ private final class MemoryChannel: StoreChannel {
   func flush(token: UInt32) { completions.add(token, byteCount: 0) }
 
   func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
+    disk.zero(at: offset, byteCount: Int(byteCount))
     completions.add(token, byteCount: 0)
   }
 
@@ -71,6 +77,7 @@ extension StoreKind {
   static let memory = StoreKind(
     prefixes: ["ram", "memory"], locationForm: "SIZE", check: StoreTable.checkSize
   ) { (request) throws(VbdError) in
-    try MemoryStore(byteCount: Int(StoreTable.byteCount(request.location) ?? 0))
+    try MemoryStore(
+      byteCount: Int(StoreTable.byteCount(request.location) ?? 0), discardMode: request.discardMode)
   }
 }

@@ -1,5 +1,15 @@
 public import RingKit
 
+/// What a disk makes of the ranges that its guest gives back.
+public enum DiscardMode: String, Sendable, CaseIterable {
+  /// The medium gets them back; what they read as afterwards is the medium's affair.
+  case unmap
+  /// They read as zeros afterwards, by whatever means the medium has.
+  case zeroes
+  /// The guest is not offered to give ranges back.
+  case off
+}
+
 /// What a store is opened with.
 public struct StoreRequest: Sendable {
   /// What stands behind the prefix: a path, an address or a size.
@@ -10,6 +20,8 @@ public struct StoreRequest: Sendable {
   public var isShared: Bool
   /// Whether the host's page cache is bypassed.
   public var direct: DirectPolicy
+  /// What becomes of ranges that the guest gives back.
+  public var discardMode = DiscardMode.unmap
   /// Where a store keeps what lasts no longer than the daemon.
   public var runDirectory = "/run/ringback"
 

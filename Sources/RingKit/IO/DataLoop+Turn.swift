@@ -43,6 +43,10 @@ extension DataLoop {
       runMail()
       armMail()
     }
+    if unsafe state.pointee.callsReady {
+      unsafe state.pointee.callsReady = false
+      drainCalls()
+    }
     if unsafe table.state.pointee.earliest <= now { expire() }
     runQueues()
     if unsafe table.state.pointee.earliest < state.pointee.armed { armTimer() }
@@ -109,6 +113,8 @@ extension DataLoop {
       } else {
         fail(SystemError(call: "poll of the mailbox", errno: -completion.result))
       }
+    case LoopToken.calls:
+      unsafe state.pointee.callsReady = true
     case LoopToken.timer:
       unsafe state.pointee.armed = .max
     default:

@@ -13,6 +13,7 @@ public final class DataLoop<Queue: DataQueue> {
     @usableFromInline var turns: UInt64 = 0
     @usableFromInline var portsReady = false
     @usableFromInline var mailReady = false
+    @usableFromInline var callsReady = false
     @usableFromInline var isStopping = false
     @usableFromInline init() {}
   }
@@ -35,6 +36,9 @@ public final class DataLoop<Queue: DataQueue> {
   @usableFromInline let table: QueueTable<Queue>
   let mailbox: Mailbox<@Sendable (DataLoop<Queue>) -> Void>
   private let eventDescriptor: Int32
+  /// Threads for what the ring has no operation for; nil until ``prepareChanges()``.
+  var calls: BlockingCalls?
+  var isWatchingCalls = false
   @usableFromInline private(set) var failure: SystemError?
 
   @usableFromInline
@@ -235,6 +239,8 @@ public final class DataLoop<Queue: DataQueue> {
       do { try ring.submitAndWait(minimum: 1) } catch { break }
       while ring.nextCompletion() != nil {}
     }
+    // Waits for what its threads still do.
+    calls = nil
     for port in table.removeAll() { events.unbind(port) }
     // Queues may hold the loop, which holds them: the circle ends here.
     releaseRemoved()

@@ -54,6 +54,7 @@ enum LoopToken {
   @inlinable static var events: UInt64 { 1 << 56 }
   @inlinable static var mail: UInt64 { 2 << 56 }
   @inlinable static var timer: UInt64 { 3 << 56 }
+  @inlinable static var calls: UInt64 { 5 << 56 }
   /// The completion of a request whose outcome shows elsewhere.
   @inlinable static var ignored: UInt64 { 4 << 56 }
 

@@ -15,6 +15,10 @@ struct Medium {
     try StorageFile.checkKind(path: path, status)
     let isBlockDevice = status.map { $0.st_mode & S_IFMT == S_IFBLK } ?? false
     try self.init(path: path, descriptor: descriptor, isBlockDevice: isBlockDevice)
+    // The protocol counts in 512-byte sectors, whatever the medium's block (blkif.h, "sectors").
+    guard byteCount % 512 == 0 else {
+      throw StorageError(path: path, reason: .ragged(byteCount: byteCount, multiple: 512))
+    }
     if isBlockDevice {
       // The kernel lets a write-protected device be opened for writing, and refuses the writes.
       if !readOnly && ringback_is_read_only(descriptor) != 0 {
@@ -51,10 +55,6 @@ struct Medium {
       physicalBlockByteCount = max(512, min(Int(status.st_blksize), 4096))
     }
     guard byteCount > 0 else { throw StorageError(path: path, reason: .empty) }
-    // The protocol counts in 512-byte sectors, whatever the medium's block (blkif.h, "sectors").
-    guard byteCount % 512 == 0 else {
-      throw StorageError(path: path, reason: .ragged(byteCount: byteCount, multiple: 512))
-    }
   }
 }
 

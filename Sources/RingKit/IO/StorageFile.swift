@@ -139,9 +139,17 @@ public final class StorageFile: Sendable {
   /// How long a daemon that stops may take to let go of an image.
   public static var usualPatienceNanoseconds: UInt64 { 2_000_000_000 }
 
-  /// The size in bytes now: it changes when the image or device is resized.
-  public func currentByteCount() throws(StorageError) -> UInt64 {
-    try Medium(path: path, descriptor: descriptor, isBlockDevice: isBlockDevice).byteCount
+  /// The size in bytes now, which changes when the image or device is resized: whole blocks, of
+  /// ``logicalBlockByteCount`` bytes each.
+  public func currentByteCount() throws(StorageError) -> UInt64 { try currentSize().byteCount }
+
+  /// The size in whole blocks now, and how many bytes at the end belong to none.
+  public func currentSize() throws(StorageError) -> (byteCount: UInt64, tailByteCount: Int) {
+    let medium = try Medium(path: path, descriptor: descriptor, isBlockDevice: isBlockDevice)
+    let block = UInt64(max(512, logicalBlockByteCount))
+    let whole = medium.byteCount & ~(block - 1)
+    guard whole > 0 else { throw StorageError(path: path, reason: .empty) }
+    return (whole, Int(medium.byteCount - whole))
   }
 
   /// Throws unless a status is that of a regular file or a block device.

@@ -27,6 +27,14 @@ public final class MemoryDisk: Sendable {
     copy(from: segment, to: destination)
   }
 
+  /// Makes a range of bytes read as zeros.
+  public func zero(at offset: UInt64, byteCount: Int) {
+    let range = pages.segment(offset: Int(offset), length: byteCount)
+    // Sound: the range was just checked against the disk.
+    unsafe UnsafeMutableRawPointer(bitPattern: range.address)?.initializeMemory(
+      as: UInt8.self, repeating: 0, count: byteCount)
+  }
+
   private func copy(from source: IOSegment, to destination: IOSegment) {
     // Sound: one side was just checked against the disk, the other is named by its owner, and both are as
     // long.
