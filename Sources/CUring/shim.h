@@ -132,6 +132,13 @@ static inline int ringback_zero_out(int fd, uint64_t offset, uint64_t length) {
 /// Names the calling thread; 15 bytes show.
 static inline void ringback_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
+/// Tells the processor that its thread is only looking.
+static inline void ringback_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
 /// A completion taken off the ring; `valid` is 0 when there was none.
 struct ringback_completion {
   uint64_t token;

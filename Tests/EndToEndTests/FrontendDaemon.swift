@@ -31,7 +31,7 @@ final class FrontendDaemon: Sendable {
 
   /// Starts serving; throws when it cannot open what it needs.
   init(
-    hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, poolByteCount: Int,
+    hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, sizes: DataThreadConfiguration,
     opening: @escaping StoreOpening
   ) throws {
     inbox = try Mailbox()
@@ -39,7 +39,7 @@ final class FrontendDaemon: Sendable {
       do {
         let control = try Control(
           daemon: self, hypervisor: hypervisor, offer: offer, threadCount: threadCount,
-          poolByteCount: poolByteCount, opening: opening)
+          sizes: sizes, opening: opening)
         opened.signal()
         try control.run()
       } catch {
@@ -111,7 +111,7 @@ final class FrontendDaemon: Sendable {
 
     init(
       daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int,
-      poolByteCount: Int, opening: @escaping StoreOpening
+      sizes: DataThreadConfiguration, opening: @escaping StoreOpening
     ) throws {
       self.opening = opening
       self.daemon = daemon
@@ -119,10 +119,7 @@ final class FrontendDaemon: Sendable {
       client = try hypervisor.openStore()
       store = client
       ownDomain = try client.ownDomain()
-      var sizes = DataThreadConfiguration()
-      sizes.poolByteCount = poolByteCount
-      sizes.registersPool = false
-      bufferShareByteCount = max(BufferPool.largestByteCount, poolByteCount / 4)
+      bufferShareByteCount = max(BufferPool.largestByteCount, sizes.poolByteCount / 4)
       threads = try (0..<threadCount).map {
         try DataThread<BlockQueue>(number: $0, hypervisor: hypervisor, configuration: sizes)
       }

@@ -56,9 +56,9 @@ import Testing
     return ways
   }()
 
-  @Test(arguments: ways)
-  func mixedLoadKeepsItsData(way: Way) throws {
-    let world = try FrontendWorld()
+  @Test(arguments: ways, [IOEngine.uring, .aio])
+  func mixedLoadKeepsItsData(way: Way, engine: IOEngine) throws {
+    let world = try FrontendWorld(engine: engine)
     try world.addDisk(byteCount: 1 << 20)
     let frontend = try world.connected(way.options)
     #expect(try frontend.queue().slotCount == 32 << way.order)

@@ -27,8 +27,13 @@ final class FrontendWorld {
   /// xvda
   static let device: UInt32 = 51712
 
+  /// What carries the daemon's I/O where a test does not say: RINGBACK_TEST_ENGINE, or what it chooses.
+  static let usualEngine =
+    ProcessInfo.processInfo.environment["RINGBACK_TEST_ENGINE"].flatMap(IOEngine.init) ?? .automatic
+
   init(
     offer: VbdOffer = VbdOffer(), threadCount: Int = 1, poolByteCount: Int = 8 << 20,
+    engine: IOEngine = usualEngine, pollNanoseconds: UInt64 = 0,
     opening: @escaping FrontendDaemon.StoreOpening = { (disk) throws(VbdError) in try disk.openStore() }
   ) throws {
     // libxenstore writes to sockets whose peer may be gone; the program ignores the signal from its start.
@@ -37,10 +42,15 @@ final class FrontendWorld {
       path: "ringback-\(UUID().uuidString.prefix(8))")
     host = try LoopbackHost(directory: directory.path)
     toolstack = try host.hypervisor(for: Self.backend).openStore()
-    makeDaemon = { [host] in
+    var sizes = DataThreadConfiguration()
+    sizes.poolByteCount = poolByteCount
+    sizes.registersPool = false
+    sizes.engine = engine
+    sizes.pollNanoseconds = pollNanoseconds
+    makeDaemon = { [host, sizes] in
       try FrontendDaemon(
         hypervisor: try host.hypervisor(for: Self.backend), offer: offer, threadCount: threadCount,
-        poolByteCount: poolByteCount, opening: opening)
+        sizes: sizes, opening: opening)
     }
     daemon = try makeDaemon()
   }

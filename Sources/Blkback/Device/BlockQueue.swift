@@ -156,13 +156,22 @@ public final class BlockQueue: DataQueue {
 
   // MARK: Turns
 
+  /// The ring's indices tell of work without an event.
+  public static var canPoll: Bool { true }
+
+  /// Whether the frontend has put something into the ring.
+  public func hasWork() -> Bool { engine.hasWork() }
+
+  /// Does a bounded amount of work, and asks for an event when there is no more.
+  public func run(now: UInt64) -> QueueTurn { run(now: now, arms: true) }
+
   /// Does a bounded amount of work.
-  public func run(now: UInt64) -> QueueTurn {
+  public func run(now: UInt64, arms: Bool) -> QueueTurn {
     host.purgeIdlePages()
     let before = engine.counters
     let taken = engine.takenCount
     while let done = host.nextCompletion() { deliver(token: done.token, result: done.result) }
-    let turn = engine.run(host: &host)
+    let turn = engine.run(host: &host, arms: arms)
     backoff.note(kicked: wasKicked, tookSomething: engine.takenCount != taken)
     wasKicked = false
     engine.counters.kicks = backoff.kickCount

@@ -15,8 +15,10 @@ extension DataLoop {
   /// Submits what was prepared, waits if nothing is runnable, and gives everybody who has work one turn.
   @inlinable
   func turn() {
+    var isBusy = table.runnableCount > 0
+    if unsafe !isBusy && state.pointee.pollLimit > 0 { isBusy = poll() }
     do {
-      try ring.submitAndWait(minimum: table.runnableCount > 0 ? 0 : 1)
+      try ring.submitAndWait(minimum: isBusy ? 0 : 1)
     } catch {
       fail(error)
       return
@@ -49,6 +51,7 @@ extension DataLoop {
     }
     if unsafe table.state.pointee.earliest <= now { expire() }
     runQueues()
+    if unsafe state.pointee.sawWork { noteWork() }
     if unsafe table.state.pointee.earliest < state.pointee.armed { armTimer() }
     releaseRemoved()
   }
@@ -64,6 +67,7 @@ extension DataLoop {
     unsafe table.slots[index].queue?._withUnsafeGuaranteedRef {
       $0.completed(token: LoopToken.own(token), result: completion.result)
     }
+    unsafe state.pointee.sawWork = true
     table.makeRunnable(index)
   }
 
@@ -71,17 +75,23 @@ extension DataLoop {
   @inlinable
   func runQueues() {
     let now = now
+    let isPolling = unsafe state.pointee.window > 0
     for _ in 0..<table.runnableCount {
       let index = table.nextRunnable()
       guard let queue = unsafe table.slots[index].queue else { continue }
       let generation = unsafe table.slots[index].generation
       // Sound: the table holds a reference until the end of the turn at least.
-      let turn = unsafe queue._withUnsafeGuaranteedRef { $0.run(now: now) }
+      let arms = unsafe !isPolling || table.slots[index].mustArm
+      unsafe table.slots[index].mustArm = false
+      unsafe table.slots[index].isUnarmed = false
+      let turn = unsafe queue._withUnsafeGuaranteedRef { $0.run(now: now, arms: arms) }
       // It may have removed itself.
       guard table.find(index: index, generation: generation) != nil else { continue }
       switch turn {
       case .again:
         table.makeRunnable(index)
+      case .idle(let nanoseconds) where !arms:
+        keepUnarmed(index, delayNanoseconds: nanoseconds)
       case .idle(let nanoseconds):
         guard unsafe table.slots[index].isMasked else { continue }
         if nanoseconds == 0 {

@@ -15,6 +15,15 @@ public final class DataLoop<Queue: DataQueue> {
     @usableFromInline var mailReady = false
     @usableFromInline var callsReady = false
     @usableFromInline var isStopping = false
+    /// The longest time to look for work before sleeping; 0 for never.
+    @usableFromInline var pollLimit: UInt64 = 0
+    /// The time to look for now.
+    @usableFromInline var window: UInt64 = 0
+    /// When there was nothing to do any more; 0 while there is.
+    @usableFromInline var idleSince: UInt64 = 0
+    /// Work came in this turn.
+    @usableFromInline var sawWork = false
+    @usableFromInline var pollFindings: UInt64 = 0
     @usableFromInline init() {}
   }
 
@@ -64,6 +73,9 @@ public final class DataLoop<Queue: DataQueue> {
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: State())
     unsafe state.pointee.now = MonotonicClock.nowNanoseconds()
+    unsafe state.pointee.pollLimit =
+      Queue.canPoll
+      ? min(configuration.pollNanoseconds, DataThreadConfiguration.longestPollNanoseconds) : 0
   }
 
   deinit { unsafe state.deallocate() }
@@ -185,6 +197,11 @@ public final class DataLoop<Queue: DataQueue> {
       guard let index = table.owner(of: port) else { continue }
       unsafe table.slots[index].isMasked = true
       unsafe table.slots[index].unmaskAt = .max
+      if unsafe state.pointee.pollLimit > 0 {
+        // An event without a cause is no work: it must not make the loop look longer.
+        let hasWork = unsafe table.slots[index].queue?._withUnsafeGuaranteedRef { $0.hasWork() } ?? false
+        if hasWork { unsafe state.pointee.sawWork = true }
+      }
       unsafe table.slots[index].queue?._withUnsafeGuaranteedRef { $0.kicked() }
       table.makeRunnable(index)
     }

@@ -11,6 +11,25 @@ public protocol DataQueue: AnyObject, SendableMetatype {
 
   /// A bounded share of its work, at `now` nanoseconds of CLOCK_MONOTONIC.
   func run(now: UInt64) -> QueueTurn
+
+  /// Whether queues of this kind can be polled: asked for work with ``hasWork()``, and run without asking for
+  /// events.
+  static var canPoll: Bool { get }
+
+  /// Whether there is something to take, of which no event may have told. Cheap; a turn follows if so.
+  func hasWork() -> Bool
+
+  /// As ``run(now:)``; with `arms` false it does not ask the frontend for an event when it has nothing to do.
+  func run(now: UInt64, arms: Bool) -> QueueTurn
+}
+
+extension DataQueue {
+  /// Not unless a queue says so.
+  @inlinable public static var canPoll: Bool { false }
+  /// Nothing is known.
+  @inlinable public func hasWork() -> Bool { false }
+  /// Always asks for events.
+  @inlinable public func run(now: UInt64, arms: Bool) -> QueueTurn { run(now: now) }
 }
 
 /// How a queue's turn ended.

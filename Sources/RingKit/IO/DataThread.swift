@@ -9,6 +9,11 @@ public struct DataThreadConfiguration: Sendable {
   public var poolByteCount = 32 << 20
   /// True to pin the pool and register it with the ring, which spares work on every transfer.
   public var registersPool = true
+  /// The longest ``pollNanoseconds``.
+  public static var longestPollNanoseconds: UInt64 { 10_000_000 }
+  /// How long the thread at most looks for work after the last before it sleeps, in nanoseconds: 0 for not at
+  /// all, up to ``longestPollNanoseconds`` (more is taken as that). Within this bound it adapts.
+  public var pollNanoseconds: UInt64 = 0
   /// What carries the thread's I/O.
   public var engine = IOEngine.automatic
   /// Queues the thread can own, at most ``QueueKey/capacity``.

@@ -49,6 +49,7 @@ public final class IORing {
   let fileSlots: IOFileSlots
   /// What stands in for io_uring in the kernel; nil where that is there.
   let aio: LinuxAIO?
+  @usableFromInline let isEmulated: Bool
   /// Why the ring is on libaio although the choice was left to it.
   public let fallbackReason: HostError?
 
@@ -87,6 +88,7 @@ public final class IORing {
       throw SystemError(call: "io_uring_setup", errno: -failure)
     }
     aio = nil
+    isEmulated = false
     fallbackReason = nil
     setupFlags = flags
     self.entries = unsafe ring.pointee.sq.ring_entries
@@ -100,6 +102,7 @@ public final class IORing {
   /// Puts a ring over libaio.
   init(_ aio: LinuxAIO, fallbackReason: HostError?) {
     self.aio = aio
+    isEmulated = true
     self.fallbackReason = fallbackReason
     setupFlags = 0
     entries = aio.queues.entries
@@ -142,6 +145,20 @@ public final class IORing {
     guard taken.valid != 0 else { return nil }
     unsafe state.pointee.completed &+= 1
     return IOCompletion(token: taken.token, result: taken.result)
+  }
+
+  /// True when a completion can be taken, or could after a ``submit()``. Does not enter the kernel, unless
+  /// libaio has some.
+  @inlinable public var hasCompletions: Bool {
+    if unsafe io_uring_cq_ready(ring) > 0 || ringback_kernel_has_completions(ring) != 0 { return true }
+    return isEmulated && reapEmulated()
+  }
+
+  @usableFromInline
+  func reapEmulated() -> Bool {
+    // A failure shows again when the loop waits.
+    _ = try? aio?.enter(minimum: 0)
+    return unsafe io_uring_cq_ready(ring) > 0
   }
 
   /// Hands all prepared requests to the kernel without waiting.

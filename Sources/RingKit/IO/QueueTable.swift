@@ -14,6 +14,12 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     /// It stands in the line of runnable queues.
     @usableFromInline var isInLine = false
     @usableFromInline var isMasked = false
+    /// It has asked for no event since it last had nothing to do.
+    @usableFromInline var isUnarmed = false
+    /// It stands in the list of polled queues.
+    @usableFromInline var isListed = false
+    /// Its next turn asks for an event.
+    @usableFromInline var mustArm = false
 
     @usableFromInline init() {}
   }
@@ -24,9 +30,12 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     @usableFromInline var lineTail: UInt32 = 0
     /// No deadline of any slot is earlier.
     @usableFromInline var earliest: UInt64 = .max
+    @usableFromInline var polledCount = 0
     @usableFromInline init() {}
   }
 
+  /// Queues that are polled at once; looking at more would take longer than an event.
+  @usableFromInline static var pollCapacity: Int { 32 }
   /// A queue that owns no slot, in the table of ports.
   private static var nobody: UInt16 { .max }
   /// Ports of the FIFO event channel ABI, the largest number there is (event_channel.h).
@@ -36,6 +45,7 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
   // against `capacity`, a power of two.
   @usableFromInline let slots: UnsafeMutablePointer<Slot>
   @usableFromInline let line: UnsafeMutablePointer<UInt16>
+  @usableFromInline let polled: UnsafeMutablePointer<UInt16>
   @usableFromInline let state: UnsafeMutablePointer<State>
   @usableFromInline let capacity: Int
   private let books: Books
@@ -57,6 +67,7 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     unsafe slots = .allocate(capacity: rounded)
     unsafe slots.initialize(repeating: Slot(), count: rounded)
     unsafe line = .allocate(capacity: rounded)
+    unsafe polled = .allocate(capacity: Self.pollCapacity)
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: State())
     books = Books()
@@ -68,6 +79,7 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     releaseRemoved()
     unsafe slots.deallocate()
     unsafe line.deallocate()
+    unsafe polled.deallocate()
     unsafe state.deallocate()
   }
 
@@ -77,11 +89,12 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     // First in, first out: a place rests as long as it can before its generations come round again.
     guard !books.free.isEmpty else { return nil }
     let index = books.free.removeFirst()
-    let isInLine = unsafe slots[Int(index)].isInLine
+    let (isInLine, isListed) = unsafe (slots[Int(index)].isInLine, slots[Int(index)].isListed)
     let generation = unsafe slots[Int(index)].generation
     var slot = unsafe Slot()
     unsafe slot.generation = generation
     unsafe slot.isInLine = isInLine
+    unsafe slot.isListed = isListed
     unsafe slots[Int(index)] = slot
     return QueueKey(index: index, generation: generation)
   }
@@ -177,6 +190,24 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     unsafe state.pointee.lineHead &+= 1
     unsafe slots[index].isInLine = false
     return index
+  }
+
+  /// Queues in the list of polled ones.
+  @inlinable var polledCount: Int { unsafe state.pointee.polledCount }
+
+  /// The slot at a place of that list.
+  @inlinable
+  func polledSlot(_ position: Int) -> Int { unsafe Int(polled[position]) }
+
+  /// Puts a slot into the list of polled ones; false when there is no place.
+  @inlinable
+  func list(_ index: Int) -> Bool {
+    if unsafe slots[index].isListed { return true }
+    guard polledCount < Self.pollCapacity else { return false }
+    unsafe slots[index].isListed = true
+    unsafe polled[polledCount] = UInt16(truncatingIfNeeded: index)
+    unsafe state.pointee.polledCount += 1
+    return true
   }
 
   /// Notes a deadline that some slot now has.

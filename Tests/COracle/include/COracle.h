@@ -1,3 +1,4 @@
 #include "blkif_oracle.h"
 #include "ring_oracle.h"
 #include "refuse.h"
+#include "loop.h"
