@@ -8,15 +8,11 @@ public final class FileStore: BlockStore {
   public let discard: DiscardSupport?
   private let change: RangeChange
   private let size: Atomic<UInt64>
-  private let report: @Sendable (VbdSeverity, String) -> Void
+  private let listener = Mutex<(@Sendable (VbdSeverity, String) -> Void)?>(nil)
 
-  /// Wraps an open file. `report` hears of a size that is no whole number of blocks.
-  public init(
-    _ file: StorageFile, discardMode: DiscardMode = .unmap,
-    report: @escaping @Sendable (VbdSeverity, String) -> Void = { _, _ in }
-  ) {
+  /// Wraps an open file.
+  public init(_ file: StorageFile, discardMode: DiscardMode = .unmap) {
     self.file = file
-    self.report = report
     change = discardMode == .zeroes ? .zero : .giveBack
     size = Atomic(file.byteCount)
     discard =
@@ -41,11 +37,16 @@ public final class FileStore: BlockStore {
       blockByteCount: max(512, file.logicalBlockByteCount), memoryAlignment: max(1, file.memoryAlignment))
   }
 
+  /// A size that is no whole number of blocks is told.
+  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {
+    self.listener.withLock { $0 = listener }
+  }
+
   public func refreshByteCount() throws(VbdError) -> UInt64 {
     do throws(StorageError) {
       let (now, tail) = try file.currentSize()
       if tail > 0 && now != byteCount {
-        report(
+        listener.withLock { $0 }?(
           .warning,
           "\(file.path): \(tail) bytes at its end are no whole block of \(file.logicalBlockByteCount) bytes and are"
             + " left out; `truncate -s %\(file.logicalBlockByteCount) \(file.path)` rounds it up")
@@ -131,7 +132,7 @@ extension StoreKind {
         try StorageFile.open(
           path: request.location, readOnly: request.isReadOnly, direct: request.direct,
           sharing: request.isShared ? .everybody : request.isReadOnly ? .readers : .nobody),
-        discardMode: request.discardMode, report: request.report)
+        discardMode: request.discardMode)
     } catch {
       throw VbdError(error)
     }
