@@ -64,9 +64,9 @@ final class QueuesGuest {
     guard world.queues[queue].freeSlotCount > 0, freePages[queue].count >= 11 else { return false }
     switch Int.random(in: 0..<100, using: &numbers) {
     case 0..<25: return placeTransfer(.read, on: queue)
-    case 25..<75: return placeTransfer(.write, on: queue)
-    case 75..<80: return placeTransfer(.flush, on: queue)
-    case 80..<85: return placeTransfer(.writeBarrier, on: queue)
+    case 25..<86: return placeTransfer(.write, on: queue)
+    case 86..<91: return placeTransfer(.flush, on: queue)
+    case 91..<94: return placeTransfer(.writeBarrier, on: queue)
     default: return placeEmpty(numbers.chance(1, in: 3) ? .writeBarrier : .flush, on: queue)
     }
   }
