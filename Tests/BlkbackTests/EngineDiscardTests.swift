@@ -89,6 +89,23 @@ struct EngineDiscardTests {
     fixture.expectNothingLeft()
   }
 
+  /// A pause or a close does not wait for the rest of a long hint; a secure discard is no hint.
+  @Test(arguments: [false, true], [false, true])
+  func aPauseCutsLongDiscardsShort(_ closes: Bool, _ isSecure: Bool) throws {
+    let fixture = try Self.fixture(
+      sectors: 1 << 16, secure: true,
+      support: DiscardSupport(unitByteCount: 512, chunkByteCount: 4096, isSecurePossible: true))
+    fixture.placeDiscard(id: 1, sector: 0, count: 1 << 16, secure: isSecure)
+    fixture.world.push()
+    fixture.world.runIfDue()
+    fixture.world.complete(upTo: 1)
+    if closes { fixture.world.beginClosing() } else { fixture.world.pause() }
+    #expect(!fixture.world.isDrained)
+    #expect(try fixture.settle()[1]?.status == .okay)
+    #expect(fixture.world.host.discardsBegun.count == (isSecure ? 8192 : 2))
+    fixture.expectNothingLeft()
+  }
+
   /// EINVAL, ENOTTY, ENOSYS and EOPNOTSUPP mean that the medium cannot; everything else is an error.
   @Test func errorsAreTold() throws {
     let fixture = try Self.fixture()

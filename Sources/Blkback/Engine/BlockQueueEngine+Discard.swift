@@ -64,6 +64,10 @@ extension BlockQueueEngine where Host: ~Copyable {
     let left = table.entries[index].discardEnd - table.entries[index].offset
     table.entries[index].offset += min(left, support.chunkByteCount)
     table.entries[index].retryCount = 0
+    // Nobody waits for the rest of a hint that may be terabytes long, when the disk is to stand still.
+    if (isPaused || isClosing) && !table.entries[index].isSecure {
+      table.entries[index].discardEnd = table.entries[index].offset
+    }
     continueDiscard(index, host: &host)
   }
 
