@@ -2,18 +2,20 @@ import RingKit
 
 /// What toolstack and guest may change of a disk that is served already.
 extension Vbd {
-  /// Watches what the frontend may write: its state, and the wish to have its medium ejected.
+  /// Watches the frontend's state, and for a drive its wish to have the medium ejected. No more, because
+  /// xenstored allows a driver domain 128 watches.
   func watchFrontend(_ nodes: BackendNodes) throws(StoreError) {
     let token = environment.frontendToken(of: identity)
-    for path in [nodes.frontendState, ejectNode(nodes)] { try environment.store.watch(path, token: token) }
+    try environment.store.watch(nodes.frontendState, token: token)
+    if watchesEject { try environment.store.watch(ejectNode(nodes), token: token) }
   }
 
   /// Ends the watches.
   func unwatchFrontend(_ nodes: BackendNodes) {
     let token = environment.frontendToken(of: identity)
-    for path in [nodes.frontendState, ejectNode(nodes)] {
-      try? environment.store.unwatch(path, token: token)
-    }
+    try? environment.store.unwatch(nodes.frontendState, token: token)
+    if watchesEject { try? environment.store.unwatch(ejectNode(nodes), token: token) }
+    watchesEject = false
   }
 
   /// Acts on nodes that mean something at any time. Everything else that is changed after the disk was
@@ -21,6 +23,10 @@ extension Vbd {
   func followNodes(_ nodes: BackendNodes) throws(StoreError) {
     try followLimits(nodes)
     guard let configuration, configuration.canChangeMedium else { return }
+    if !watchesEject {
+      try environment.store.watch(ejectNode(nodes), token: environment.frontendToken(of: identity))
+      watchesEject = true
+    }
     try followEject(nodes)
     try followMedium(nodes)
   }

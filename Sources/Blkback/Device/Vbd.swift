@@ -31,6 +31,8 @@ public final class Vbd {
   var refusedMedium: String?
   /// The guest's wish to eject, as last read.
   var ejectIsWanted = false
+  /// The eject node is watched.
+  var watchesEject = false
   /// Holds the queues to the disk's limits, through all its connections.
   let limiter = RateLimiter()
 
