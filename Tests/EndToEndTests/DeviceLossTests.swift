@@ -12,7 +12,7 @@ import Testing
     let world = try FrontendWorld { (disk) throws(VbdError) in
       ForgetfulStore(try disk.openStore(), isForgetful: fails.load(ordering: .acquiring))
     }
-    try world.addDisk()
+    let image = try world.addDisk()
     let frontend = try world.connected()
     #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
     let flushes = try (0..<3).map { _ in try #require(try frontend.submit(BlockFrontRequest(.flush))) }
@@ -27,9 +27,17 @@ import Testing
     let told = world.daemon.lines.filter { $0.severity == .failure }
     #expect(told.count == 1, "\(told)")
 
+    // Neither another size, nor a pause for whatever reason, nor another connection makes it good.
     fails.store(false, ordering: .releasing)
+    #expect(try world.resize() == .success(8 << 11))
     #expect(try world.pause() == nil)
     #expect(try world.resume() == nil)
+    #expect(try world.errorText()?.contains("error 5") == true)
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .error)
+    #expect(try frontend.nextCompletion() == nil, "a flush was answered")
+
+    #expect(try world.pause() == nil)
+    #expect(try world.resume(image: "raw:\(image)") == nil)
     #expect(try world.errorText() == nil)
     for _ in flushes {
       let completion = try frontend.answer()
@@ -38,6 +46,23 @@ import Testing
     }
     #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
     #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  @Test func anotherConnectionHearsOfAnEarlierLoss() throws {
+    let world = try FrontendWorld { (disk) throws(VbdError) in
+      ForgetfulStore(try disk.openStore(), isForgetful: true)
+    }
+    try world.addDisk()
+    let frontend = try world.connected()
+    _ = try frontend.submit(BlockFrontRequest(.flush))
+    try frontend.push()
+    try world.waitForError { $0.contains("error 5") }
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try frontend.connect(timeoutMilliseconds: worldMilliseconds)
+    try world.waitForError { $0.contains("error 5") }
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .error)
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()
   }

@@ -60,6 +60,9 @@ import Testing
       "read-only", nodes: ["mode": "r"], published: noDiscard.merging(["info": "4"]) { $1 },
       refused: [.discard]),
     Case(
+      "a CD-ROM is never writable", nodes: ["device-type": "cdrom", "mode": "w"],
+      published: noDiscard.merging(["info": "5"]) { $1 }, refused: [.discard]),
+    Case(
       "granularity follows the sector", nodes: ["logical-sector-size": "4096"],
       published: ["discard-granularity": "4096", "discard-alignment": "0", "sector-size": "4096"]),
     Case("no discard offered", published: noDiscard, refused: [.discard]) { $0.discard = false },

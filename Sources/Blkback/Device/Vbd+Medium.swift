@@ -38,9 +38,12 @@ extension Vbd {
     return (opened, properties)
   }
 
-  /// Takes an opened image over, which has lost nothing yet.
-  func adopt(_ opened: any BlockStore) {
+  /// Takes an opened image over, which has lost nothing yet; unless it is the same one as before and
+  /// `keepsLosses`.
+  func adopt(_ opened: any BlockStore, keepsLosses: Bool = false) {
     image = opened
+    (told["size"], refusedMedium) = (nil, nil)
+    if keepsLosses && health.lossErrno != 0 { return }
     mediumNumber &+= 1
     let (identity, post, medium) = (identity, environment.post, mediumNumber)
     health = DiskHealth { post(identity, .lostData(medium: medium, errno: $0)) }
@@ -51,9 +54,9 @@ extension Vbd {
   /// A flush has failed: from here on no write and no flush succeeds, until the image is opened anew.
   func reportLoss(errno: Int32) {
     report(
-      "the medium has lost data that the guest wrote (error \(errno) on a flush); writes and flushes fail from "
-        + "here on. Check the medium, then detach and attach the disk, or pause it and resume it with an image "
-        + "that is known to be good")
+      "the medium has lost data that the guest wrote (error \(errno) on a flush): writes fail and flushes wait "
+        + "from here on. Check the medium, then detach and attach the disk, or pause it and resume it with "
+        + "--image and an image that is known to be good")
   }
 
   /// Writes what the disk is now, together with our state, whose watch makes Linux and Windows read the size
@@ -193,6 +196,7 @@ extension Vbd {
     _ done: @escaping (VbdError?) -> Void
   ) {
     let (oldImage, oldProperties, oldConfiguration) = (image, properties, configuration)
+    let oldHealth = (health, mediumNumber)
     adopt(opened)
     (properties, configuration) = (found, changed)
     use(opened, found) { [self] failure in
@@ -202,10 +206,12 @@ extension Vbd {
         environment.log(
           .information, changed.isEmpty ? "the drive is empty" : "medium changed to \(changed.image)",
           about: identity)
+        clearReport()
         ask({ $0.resume(done: $1) }) { failure in self.finish { done(failure) } }
       } catch {
         guard let oldImage, let oldProperties else { return finish { done(error) } }
         adopt(oldImage)
+        (health, mediumNumber) = oldHealth
         (properties, configuration) = (oldProperties, oldConfiguration)
         use(oldImage, oldProperties) { [self] _ in
           ask({ $0.resume(done: $1) }) { _ in self.finish { done(error) } }

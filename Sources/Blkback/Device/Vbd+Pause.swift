@@ -32,7 +32,8 @@ extension Vbd {
 
   /// Goes on with the same image (nil) or with another one, which has to have the same size and sectors
   /// unless `allowsResize`; then the frontend is told the new size. Another image is written to `params`, so
-  /// that a daemon which starts later serves it too. Losses of the old one are forgotten.
+  /// that a daemon which starts later serves it too. With an image named, be it the same, losses of the old
+  /// one are forgotten: whoever names it says that it is good.
   ///
   /// `done` is called once, on the control thread; after an error the disk stays paused.
   public func resume(image parameters: String?, allowsResize: Bool, done: @escaping (VbdError?) -> Void) {
@@ -50,7 +51,7 @@ extension Vbd {
         try requireQueues(of: found)
         try requireSameSize(found, as: before, of: changed, unless: allowsResize)
         let old = (health, mediumNumber)
-        adopt(opened)
+        adopt(opened, keepsLosses: parameters == nil)
         use(opened, found) { [self] failure in
           do throws(VbdError) {
             if let failure { throw failure }
@@ -60,7 +61,7 @@ extension Vbd {
             (configuration, isPaused) = (changed, false)
             configuration?.isPaused = false
             environment.log(.information, "resumed with \(changed.image)", about: identity)
-            clearReport()
+            if health.lossErrno == 0 { clearReport() }
             ask({ $0.resume(done: $1) }) { failure in self.finish { done(failure) } }
           } catch {
             (image, properties) = (nil, before)

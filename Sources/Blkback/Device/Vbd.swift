@@ -99,6 +99,8 @@ public final class Vbd {
         act(on: .connectFailed(generation: generation, message: failure.description))
       } else {
         act(on: .connectSucceeded(generation: generation))
+        // An earlier frontend's loss is this one's too.
+        if health.lossErrno != 0 { reportLoss(errno: health.lossErrno) }
       }
     case .drained(let generation):
       connection = nil
@@ -206,7 +208,7 @@ public final class Vbd {
         (tree, directory) throws(StoreError) in
         for feature in features { try feature.write(to: tree, directory) }
       }
-      if state == .connected { try nodes.clearError(in: environment.store) }
+      if state == .connected, from != state { try nodes.clearError(in: environment.store) }
     } catch {
       throw VbdError(error)
     }
