@@ -87,11 +87,14 @@ final class CuttableDisk: Sendable {
     state.ended = [:]
   }
 
+  /// Reads it, whole: no sector is half of one write and half of another.
   func read(at offset: UInt64, into segments: [IOSegment]) {
-    var position = offset
-    for segment in segments {
-      current.read(at: position, into: segment)
-      position += UInt64(segment.length)
+    state.withLock { _ in
+      var position = offset
+      for segment in segments {
+        current.read(at: position, into: segment)
+        position += UInt64(segment.length)
+      }
     }
   }
 

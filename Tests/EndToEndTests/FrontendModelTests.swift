@@ -120,6 +120,32 @@ import Testing
     }
   }
 
+  @Test func aReadThatMeetsAWriteMayFindWordsOfBoth() {
+    let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero)
+    func mixed(_ left: SectorBuffer, _ right: SectorBuffer) -> SectorBuffer {
+      var buffer = left
+      for index in 30..<SectorBuffer.wordCount { buffer[index] = right[index] }
+      return buffer
+    }
+    let first = stamped(model.beginWrite(1))
+    let empty = mixed(first, SectorBuffer())
+    #expect(model.fault(empty, sector: 1, floor: 0) == nil)
+    model.endWrite(1..<2, succeeded: true)
+    // A read that began before the write's end may have met it, one that began later has not.
+    #expect(model.fault(empty, sector: 1, floor: 0) == nil)
+    #expect(model.fault(empty, sector: 1, floor: model.floor(1)) != nil)
+    let floor = model.floor(1)
+    let second = stamped(model.beginWrite(1))
+    #expect(model.fault(mixed(first, second), sector: 1, floor: floor) == nil)
+    #expect(model.fault(mixed(second, first), sector: 1, floor: floor) == nil)
+    var foreign = mixed(first, second)
+    foreign[40] ^= 1
+    #expect(model.fault(foreign, sector: 1, floor: floor) != nil)
+    #expect(model.fault(mixed(second, SectorBuffer()), sector: 1, floor: floor) != nil)
+    let other = stamped(model.beginWrite(2))
+    #expect(model.fault(mixed(second, other), sector: 1, floor: floor) != nil)
+  }
+
   @Test func whatAFlushCoveredSurvivesACut() throws {
     let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero, tracksFlushes: true)
     let early = stamped(model.beginWrite(0))

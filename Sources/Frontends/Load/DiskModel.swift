@@ -2,7 +2,8 @@
 ///
 /// Changes of one sector are numbered. A read may return the last write that had completed when the read was
 /// submitted, or any later one submitted before the read's end; anything else is a fault. Two changes of one
-/// sector at a time would leave open which of them stays, so ``canWrite(_:)`` forbids them.
+/// sector at a time would leave open which of them stays, so ``canWrite(_:)`` forbids them. A read that met a
+/// write under way may find words of both.
 ///
 /// A discarded sector may hold, until it is written again, zeroes or anything it ever held (blkif.h leaves it
 /// undefined), but nothing of another place.
@@ -88,9 +89,30 @@ public final class DiskModel {
     let sequence = UInt32(truncatingIfNeeded: buffer[2])
     let stamp = SectorStamp(seed: seed, sector: UInt64(sector), sequence: sequence)
     if sequence >= oldest && sequence <= issued[sector] && stamp.matches(buffer) { return nil }
+    if isTorn(buffer, sector: sector, from: isDiscarded ? 0 : floor) { return nil }
     return SectorMismatch(
       sector: UInt64(sector), oldest: floor, newest: issued[sector], foundSeed: buffer[0],
       foundSector: buffer[1], foundSequence: buffer[2])
+  }
+
+  /// True when every word is of one of the writes that the read may have met. A medium need not keep a sector
+  /// whole while it is written, and page caches and memory do not.
+  private func isTorn(_ buffer: SectorBuffer, sector: Int, from oldest: UInt32) -> Bool {
+    let newest = issued[sector]
+    // With nothing in flight during the read there is one answer only.
+    guard newest > oldest else { return false }
+    var candidate = SectorBuffer()
+    var isFound = InlineArray<64, Bool>(repeating: false)
+    for sequence in oldest...newest {
+      candidate = SectorBuffer()
+      if sequence > 0 { SectorStamp(seed: seed, sector: UInt64(sector), sequence: sequence).fill(&candidate) }
+      if sequence == 0 && initial == .unknown { return true }
+      var found = isFound.mutableSpan
+      for index in 0..<SectorBuffer.wordCount where candidate[index] == buffer[index] { found[index] = true }
+    }
+    let found = isFound.span
+    for index in 0..<SectorBuffer.wordCount where !found[index] { return false }
+    return true
   }
 
   private func isInitial(_ buffer: SectorBuffer) -> Bool {
