@@ -13,12 +13,13 @@ import Testing
     var request: BlockFrontRequest
   }
 
-  @Test(arguments: [1, 4]) func everyFlushOfTheGuestIsOneOfTheMedium(queues: Int) throws {
+  @Test(arguments: [1, 4], [IOEngine.uring, .aio])
+  func everyFlushOfTheGuestIsOneOfTheMedium(queues: Int, engine: IOEngine) throws {
     let log = CallLog()
     var offer = VbdOffer()
     offer.maximumQueues = 4
     offer.barrier = true
-    let world = try FrontendWorld(offer: offer, threadCount: 2) { (disk) throws(VbdError) in
+    let world = try FrontendWorld(offer: offer, threadCount: 2, engine: engine) { (disk) throws(VbdError) in
       WatchedStore(try disk.openStore(), log)
     }
     try world.addDisk(byteCount: 4 << 20)

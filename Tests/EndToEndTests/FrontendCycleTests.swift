@@ -42,7 +42,9 @@ import Testing
 private final class Cycles {
   private let world: FrontendWorld
   /// What `params` may say.
-  private let images: [String]
+  private var images: [String]
+  /// Serves one of them.
+  private let server: NBDTestServer?
   private var number = 0
   private var report = ""
 
@@ -52,7 +54,10 @@ private final class Cycles {
     var status = EXIT_SUCCESS
     do {
       let cycles = try Cycles()
-      defer { report = cycles.report }
+      defer {
+        cycles.server?.kill()
+        report = cycles.report
+      }
       try body(cycles)
     } catch {
       report += "failed: \(error)"
@@ -71,7 +76,12 @@ private final class Cycles {
     let file = try FileHandle(forWritingTo: URL(filePath: image))
     try file.truncate(atOffset: 1 << 20)
     try file.close()
-    images = ["raw:\(image)", "ram:1M", "null:1M"]
+    let (socket, qcow2) = (world.path("nbd"), world.path("cycles.qcow2"))
+    images = ["raw:\(image)", "ram:1M", "null:1M", "raw:\(image)", "ram:1M", "raw:\(image)"]
+    server = try NBDTestServer.nbdkit(["memory", "size=1M"], socket: socket)
+    if server != nil { images.append("nbd:unix:\(socket)") }
+    try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", qcow2, "1M"])
+    images += ["raw:\(image)", "null:1M", "qcow2:\(qcow2)"]
   }
 
   /// The shape of connection `number`.

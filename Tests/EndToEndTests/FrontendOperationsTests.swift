@@ -14,10 +14,11 @@ import Testing
     var queues = 1
     var order = 0
     var image = "raw"
+    var engine = IOEngine.automatic
 
     var testDescription: String {
       "\(abi), \(persistent ? "persistent" : "transient"), grants for the \(lifetime), \(directSegments) direct "
-        + "segments, \(queues) queues, order \(order), \(image)"
+        + "segments, \(queues) queues, order \(order), \(image), \(engine)"
     }
   }
 
@@ -33,6 +34,8 @@ import Testing
     }
     ways.append(Way(abi: .x86_64, persistent: true, queues: 2, image: "ram:4M"))
     ways.append(Way(abi: .x86_32, persistent: false, queues: 2, image: "ram:4M"))
+    ways.append(Way(abi: .x86_64, persistent: true, queues: 2, engine: .aio))
+    ways.append(Way(abi: .x86_32, persistent: false, queues: 2, engine: .aio))
     return ways
   }()
 
@@ -44,7 +47,8 @@ import Testing
     offer.indirectSegments = 256
     // A store whose calls end late and out of order, and which zeroes what is discarded.
     let disk = try CuttableDisk(byteCount: 4 << 20, callsBeforeCut: .max, seed: 1)
-    let world = try FrontendWorld(offer: offer, threadCount: 2) { (configuration) throws(VbdError) in
+    let world = try FrontendWorld(offer: offer, threadCount: 2, engine: way.engine) {
+      (configuration) throws(VbdError) in
       way.image == "forgetful" ? CuttableStore(disk) : try configuration.openStore()
     }
     try world.addDisk(

@@ -146,6 +146,14 @@ public final class DiskModel {
     abandonWrites()
   }
 
+  /// What the disk would hold after a power cut now; this model goes on as if there were none.
+  public func afterPowerCut() -> DiskModel {
+    let model = DiskModel(sectorCount: sectorCount, seed: seed, initial: initial, tracksFlushes: true)
+    (model.issued, model.discarded, model.durable) = (issued, discarded, durable)
+    model.cutPower()
+    return model
+  }
+
   /// Sectors whose last completed write was made durable, and those for which a later one may be lost.
   public var durability: (kept: Int, open: Int) {
     let open = durable.indices.count { settled[$0] > durable[$0] }
