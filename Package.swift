@@ -60,7 +60,8 @@ let package = Package(
       name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
       swiftSettings: settings),
     .testTarget(
-      name: "CommandTests", dependencies: ["ringback", "Blkback", "Loopback", "RingKit"], swiftSettings: settings),
+      name: "CommandTests", dependencies: ["ringback", "Blkback", "Loopback", "RingKit"],
+      swiftSettings: settings),
     .testTarget(name: "TidyTests", swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

@@ -18,6 +18,7 @@ import Testing
     (["serve", "--queues", "9"], 64, ["--queues", "8"]),
     (["serve", "--ring-order", "5"], 64, ["--ring-order"]),
     (["serve", "--indirect-segments", "11"], 64, ["--indirect-segments", "--no-indirect"]),
+    (["serve", "--persistent-pages", "1"], 64, ["--persistent-pages", "--no-persistent-grants"]),
     (["serve", "--io-engine", "posix"], 64, ["io-engine", "libaio"]),
     (["serve", "--metrics-listen", "0.0.0.0:9400"], 64, ["--metrics-listen", "127.0.0.1:PORT"]),
     (["serve", "--metrics-file", "/tmp/"], 64, ["--metrics-file"]),

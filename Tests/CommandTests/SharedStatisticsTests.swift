@@ -67,10 +67,19 @@ import Testing
     let path = "\(base)/td3-\(ProcessInfo.processInfo.processIdentifier)/vbd-4-51728"
     var snapshot = BlockStatistics.Snapshot()
     snapshot.starvedCount = 3
-    try statistics.update(disk, [snapshot, snapshot], BlockTally())
+    (snapshot.counters.readsTaken, snapshot.counters.writesTaken) = (5, 7)
+    var tally = BlockTally()
+    for (kind, status) in [
+      (BlockRequestKind.read, BlockStatus.okay), (.read, .error), (.write, .okay), (.barrier, .okay),
+      (.flush, .okay),
+      (.flush, .okay), (.discard, .okay),
+    ] {
+      tally.note(BlockOutcome(kind: kind, status: status, sectorCount: 8, nanoseconds: 2_500_000))
+    }
+    try statistics.update(disk, [snapshot, snapshot], tally)
     let words = try Self.words(path)
-    // Version 1 with its padding, then the requests that had to wait for memory.
-    #expect(words == [1, 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
+    // Version 1 with its padding, then the turns that ended for want of memory; reads; writes; errors.
+    #expect(words == [1, 6, 10, 2, 8, 5000, 14, 2, 32, 5000, 1, 0])
     // Other kinds are of no interest to the readers.
     try statistics.update(
       DeviceAddress(kind: "other", domain: DomainID(rawValue: 4), device: 51744), [], BlockTally())

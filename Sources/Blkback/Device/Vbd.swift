@@ -221,10 +221,11 @@ public final class Vbd {
       let properties = try knownProperties()
       let parameters = try FrontendParameters.read(
         from: environment.store, frontendPath: findNodes().frontendDirectory, offer: offer, for: properties)
-      let plan = BlockConnectionPlan(
+      var plan = BlockConnectionPlan(
         domain: identity.domain, parameters: parameters, limits: try offer.limits(for: properties),
         store: isPaused ? nil : image, health: health, limiter: limiter,
         bufferShareByteCount: environment.bufferShareByteCount)
+      plan.persistentPageLimit = offer.persistentPageLimit
       let (identity, post) = (identity, environment.post)
       let connection = BlockConnection(plan: plan) { post(identity, .faulted(generation: generation, $0)) }
       self.connection = connection

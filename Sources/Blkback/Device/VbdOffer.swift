@@ -20,6 +20,8 @@ public struct VbdOffer: Equatable, Sendable {
   /// Segments of an indirect request at most, 1...256; 0 to offer none (blkif.h,
   /// feature-max-indirect-segments).
   public var indirectSegments = 256
+  /// Guest pages that one queue keeps mapped at most, where that was negotiated.
+  public var persistentPageLimit = 4096
 
   /// The usual offer.
   public init() {}

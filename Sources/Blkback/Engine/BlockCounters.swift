@@ -1,6 +1,10 @@
 /// What a queue has done since it connected. Plain numbers, owned by the queue's thread.
 @frozen
 public struct BlockCounters: BitwiseCopyable, Sendable, Equatable {
+  /// Reads taken, whatever becomes of them.
+  public var readsTaken: UInt64 = 0
+  /// Writes and barriers taken, whatever becomes of them.
+  public var writesTaken: UInt64 = 0
   /// Reads answered OKAY, direct or indirect.
   public var reads: UInt64 = 0
   /// Writes answered OKAY, direct or indirect.

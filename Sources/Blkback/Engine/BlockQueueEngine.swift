@@ -176,6 +176,11 @@ public struct BlockQueueEngine<Host: BlockHost & ~Copyable>: ~Copyable {
   /// Judges the request just copied and begins it.
   mutating func accept(host: inout Host) {
     let decoded = BlockRequest(request, abi: abi)
+    switch BlockRequestKind(decoded) {
+    case .read: counters.readsTaken += 1
+    case .write, .barrier: counters.writesTaken += 1
+    default: break
+    }
     let verdict = validator.judge(decoded, request)
     switch verdict {
     case .reject(let status, let reason):

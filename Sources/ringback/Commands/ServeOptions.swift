@@ -37,7 +37,14 @@ struct OfferOptions: ParsableArguments {
     help: "Offer guests to keep their pages mapped.")
   var persistentGrants = true
 
+  @Option(
+    help: ArgumentHelp("Guest pages that one queue keeps mapped at most (64 to 65536).", valueName: "count"))
+  var persistentPages = VbdOffer().persistentPageLimit
+
   func validate() throws {
+    guard (64...65536).contains(persistentPages) else {
+      throw ValidationError("--persistent-pages is 64 to 65536; see --no-persistent-grants for none")
+    }
     if let queues, !(1...VbdOffer.queueLimit).contains(queues) {
       throw ValidationError("--queues is 1 to \(VbdOffer.queueLimit)")
     }
@@ -57,6 +64,7 @@ struct OfferOptions: ParsableArguments {
     offer.flush = flush
     offer.barrier = barrier
     offer.persistentGrants = persistentGrants
+    offer.persistentPageLimit = persistentPages
     return offer
   }
 }

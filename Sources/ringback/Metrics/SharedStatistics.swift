@@ -72,19 +72,23 @@ struct SharedStatistics {
 
   /// struct stats of blktap's tapdisk-metrics-stats.h: version and padding share the first word.
   static func words(_ snapshots: [BlockStatistics.Snapshot], _ tally: BlockTally) -> [UInt64] {
+    // Of each direction: requests taken, answered, their sectors, and microseconds.
     var words: [UInt64] = [1, snapshots.reduce(0) { $0 + $1.starvedCount }]
-    // A barrier's data and a flush's are written; a flush without data is no write.
-    for (kinds, counted) in [
-      ([BlockRequestKind.read], [.read]), ([.write, .barrier, .flush], [.write, .barrier]),
-    ]
-      as [([BlockRequestKind], [BlockRequestKind])]
-    {
-      let answered = counted.reduce(0) { $0 + tally[$1].answered }
-      let completed = counted.reduce(0) { $0 + tally[$1].completed }
-      let sectors = kinds.reduce(UInt64(0)) { $0 &+ tally[$1].sectors }
-      let nanoseconds = counted.reduce(UInt64(0)) { $0 &+ tally[$1].latency.total }
-      words += [answered, completed, sectors, nanoseconds / 1000]
+    let reads = tally[.read]
+    let taken = snapshots.reduce(into: (reads: UInt64(0), writes: UInt64(0))) {
+      $0.reads += $1.counters.readsTaken
+      $0.writes += $1.counters.writesTaken
     }
+    // In the midst of a turn, more may be answered than the last turn's end has told as taken.
+    words += [max(taken.reads, reads.answered), reads.answered, reads.sectors, reads.latency.total / 1000]
+    // A barrier's data and a flush's are written; a flush without data is no write.
+    let (writes, barriers) = (tally[.write], tally[.barrier])
+    let written = writes.answered + barriers.answered
+    words += [
+      max(taken.writes, written), written,
+      writes.sectors &+ barriers.sectors &+ tally[.flush].sectors,
+      (writes.latency.total &+ barriers.latency.total) / 1000,
+    ]
     words += [tally.errorCount, 0]
     return words
   }
