@@ -19,6 +19,14 @@ import Testing
     (["serve", "--ring-order", "5"], 64, ["--ring-order"]),
     (["serve", "--indirect-segments", "11"], 64, ["--indirect-segments", "--no-indirect"]),
     (["serve", "--persistent-pages", "1"], 64, ["--persistent-pages", "--no-persistent-grants"]),
+    (["serve", "--poll", "10001"], 64, ["--poll", "10000"]),
+    (
+      ["attach", "-d", "1", "-v", "xvda", "--no-discard", "--discard-mode", "unmap", "/tmp/x"], 64,
+      ["--no-discard"]
+    ),
+    (
+      ["attach", "-d", "1", "-v", "xvda", "--discard-mode", "trim", "/tmp/x"], 64, ["discard-mode", "zeroes"]
+    ),
     (["serve", "--io-engine", "posix"], 64, ["io-engine", "libaio"]),
     (["serve", "--metrics-listen", "0.0.0.0:9400"], 64, ["--metrics-listen", "127.0.0.1:PORT"]),
     (["serve", "--metrics-file", "/tmp/"], 64, ["--metrics-file"]),

@@ -154,6 +154,31 @@ import Testing
     stop(daemon)
   }
 
+  /// The same load on the daemon's other ways to work.
+  @Test(
+    .timeLimit(.minutes(1)),
+    arguments: [
+      ["--io-engine", "libaio"], ["--poll", "100", "--threads", "1"],
+      ["--no-indirect", "--no-discard", "--no-barrier"],
+      ["--no-persistent-grants", "--ring-order", "0"], ["--persistent-pages", "64"],
+    ])
+  func theDaemonWorksAsItIsTold(options: [String]) throws {
+    let stage = try CommandStage()
+    try stage.startMachine()
+    let daemon = try stage.startDaemon(options)
+    if options.contains("libaio") { #expect(try daemon.wait(for: "serving").contains("engine=libaio")) }
+    expect(
+      try Command.run(
+        ["attach", "-d", "1", "-v", "xvda", "--discard-mode", "zeroes"] + stage.host + ["memory:16M"]))
+    let guest = try Command.run(
+      [
+        "guest", "--own-domain", "1", "--vdev", "xvda", "--load", "randrw", "--check", "--flush-every", "20",
+        "--duration", "500",
+      ] + stage.host)
+    expect(guest, " 0 errors", " 0 wrong")
+    stop(daemon)
+  }
+
   @Test(.timeLimit(.minutes(2)))
   func numbersAreToldInEveryWay() throws {
     let stage = try CommandStage()

@@ -25,6 +25,8 @@ public struct VbdConfiguration: Equatable, Sendable {
   /// Node `discard-enable`: false for 0. Ranges are then not given back to the medium, whatever the guest
   /// asks.
   public var allowsDiscard: Bool
+  /// Our own node `discard-mode`: what becomes of those ranges, "unmap" (the default) or "zeroes".
+  public var discardMode = DiscardMode.unmap
   /// Our own node `logical-sector-size`: the sector that the guest is shown, in bytes, a power of two from 512
   /// (the default, right for every guest and medium) to 4096.
   public var logicalSectorByteCount: Int
@@ -58,6 +60,12 @@ public struct VbdConfiguration: Equatable, Sendable {
         image: "", isWritable: mode != "r" && !isCDROM, isShared: mode == "w!", isCDROM: isCDROM,
         isRemovable: isRemovable, allowsDiscard: try store.flag("\(directory)/discard-enable", default: true),
         logicalSectorByteCount: sector, isPaused: try store.flag("\(directory)/paused", default: false))
+      if let name = try store.read("\(directory)/discard-mode") {
+        guard let mode = DiscardMode(rawValue: name), mode != .off else {
+          throw VbdError("\(directory)/discard-mode is \"\(name.prefix(64))\"; it has to be unmap or zeroes")
+        }
+        configuration.discardMode = mode
+      }
       configuration.image = try configuration.checkImage(
         try store.read("\(directory)/params") ?? "", directory: directory)
       return configuration
@@ -90,7 +98,12 @@ public struct VbdConfiguration: Equatable, Sendable {
   public func openStore() throws(VbdError) -> any BlockStore {
     guard !isEmpty else { return EmptyStore() }
     let (kind, location) = try StoreTable.parse(image)
-    return try kind.open(
-      StoreRequest(location: location, isReadOnly: !isWritable, isShared: isShared))
+    guard discardMode != .zeroes || kind.canZero else {
+      throw VbdError(
+        "\(image) cannot be told to zero what the guest gives back; set discard-mode to unmap")
+    }
+    var request = StoreRequest(location: location, isReadOnly: !isWritable, isShared: isShared)
+    request.discardMode = allowsDiscard ? discardMode : .off
+    return try kind.open(request)
   }
 }

@@ -125,7 +125,7 @@ final class FileChannel: StoreChannel {
 extension StoreKind {
   /// Raw files and block devices: their bytes are the disk's bytes.
   static let file = StoreKind(
-    prefixes: ["raw", "aio", "phy", "file"], locationForm: "/PATH", check: StoreTable.checkPath
+    prefixes: ["raw", "aio", "phy", "file"], locationForm: "/PATH", check: StoreTable.checkPath, canZero: true
   ) { (request) throws(VbdError) in
     do throws(StorageError) {
       return FileStore(

@@ -75,7 +75,7 @@ private final class MemoryChannel: StoreChannel {
 extension StoreKind {
   /// Disks in memory.
   static let memory = StoreKind(
-    prefixes: ["ram", "memory"], locationForm: "SIZE", check: StoreTable.checkSize
+    prefixes: ["ram", "memory"], locationForm: "SIZE", check: StoreTable.checkSize, canZero: true
   ) { (request) throws(VbdError) in
     try MemoryStore(
       byteCount: Int(StoreTable.byteCount(request.location) ?? 0), discardMode: request.discardMode)

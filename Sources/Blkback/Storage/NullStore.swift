@@ -74,7 +74,7 @@ struct StoreCompletions {
 extension StoreKind {
   /// Disks that forget.
   static let null = StoreKind(
-    prefixes: ["null"], locationForm: "SIZE", check: StoreTable.checkSize
+    prefixes: ["null"], locationForm: "SIZE", check: StoreTable.checkSize, canZero: true
   ) { (request) throws(VbdError) in
     NullStore(byteCount: StoreTable.byteCount(request.location) ?? 0)
   }

@@ -44,6 +44,8 @@ public struct StoreKind: Sendable {
   public var locationForm: String
   /// Says what is wrong with a location, nil when nothing is; looks at the text only.
   public var check: @Sendable (String) -> String?
+  /// True where ``DiscardMode/zeroes`` is kept.
+  public var canZero = false
   /// Opens it. Control thread; may block shortly.
   public var open: @Sendable (StoreRequest) throws(VbdError) -> any BlockStore
 }

@@ -23,6 +23,9 @@ struct DiskOptions: ParsableArguments {
   @Flag(name: .customLong("no-discard"), help: "Do not let the guest give ranges back.")
   var noDiscard = false
 
+  @Option(help: "Ranges that the guest gives back: unmap (to the medium), or zeroes (they read as zeros).")
+  var discardMode: DiscardChoice?
+
   @Option(help: ArgumentHelp("Bytes a second that the disk may move, such as 100M.", valueName: "bytes"))
   var limitBytes: ByteCountArgument?
 
@@ -41,7 +44,15 @@ struct DiskOptions: ParsableArguments {
     case shared = "w!"
   }
 
+  enum DiscardChoice: String, CaseIterable, ExpressibleByArgument {
+    case unmap
+    case zeroes
+  }
+
   func validate() throws {
+    guard !noDiscard || discardMode == nil else {
+      throw ValidationError("--discard-mode means nothing beside --no-discard")
+    }
     if let sectorSize, ![512, 1024, 2048, 4096].contains(sectorSize) {
       throw ValidationError("--sector-size is 512, 1024, 2048 or 4096")
     }
@@ -66,6 +77,7 @@ struct DiskOptions: ParsableArguments {
     ]
     if let sectorSize { nodes.append(("logical-sector-size", "\(sectorSize)")) }
     if noDiscard { nodes.append(("discard-enable", "0")) }
+    if let discardMode { nodes.append(("discard-mode", discardMode.rawValue)) }
     for (name, value) in [
       ("limit-bytes", limitBytes?.value), ("limit-bytes-burst", limitBytesBurst?.value),
       ("limit-requests", limitRequests), ("limit-requests-burst", limitRequestsBurst),

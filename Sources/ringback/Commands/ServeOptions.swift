@@ -100,8 +100,23 @@ struct IOOptions: ParsableArguments {
       valueName: "engine"))
   var ioEngine = EngineChoice.automatic
 
+  @Option(
+    help: ArgumentHelp(
+      "Look for work so long before sleeping, in microseconds (0 to 10000). Trades processor time for latency.",
+      valueName: "microseconds"))
+  var poll: UInt64 = 0
+
+  private static var longestPoll: UInt64 { DataThreadConfiguration.longestPollNanoseconds / 1000 }
+
+  func validate() throws {
+    guard poll <= Self.longestPoll else {
+      throw ValidationError("--poll is 0 to \(Self.longestPoll) microseconds")
+    }
+  }
+
   var configuration: DataThreadConfiguration {
     var configuration = DataThreadConfiguration()
+    configuration.pollNanoseconds = poll * 1000
     configuration.engine = ioEngine.engine
     return configuration
   }
