@@ -17,8 +17,10 @@ public struct BlockConnectionPlan: Sendable {
   public var limiter: RateLimiter
   /// Bytes of a thread's buffer pool that one queue may hold.
   public var bufferShareByteCount: Int
-  /// Guest pages that one queue may keep mapped, where that was negotiated.
+  /// Guest pages that one queue may keep mapped, where that was negotiated, and for how long unused.
   public var persistentPageLimit = 4096
+  /// Nanoseconds after which an unused one is let go.
+  public var persistentIdleNanoseconds: UInt64 = 60_000_000_000
 
   /// Gathers a plan.
   public init(
@@ -204,7 +206,8 @@ public final class BlockConnection: Sendable {
       let host = RingBlockHost(
         loop: loop, key: key, share: BufferShare(limitByteCount: plan.bufferShareByteCount),
         persistent: PersistentGrants(
-          domain: plan.domain, capacity: min(slots * segments, plan.persistentPageLimit)),
+          domain: plan.domain, capacity: min(slots * segments, plan.persistentPageLimit),
+          idleNanoseconds: plan.persistentIdleNanoseconds),
         vectorCapacity: BlockQueueEngine<RingBlockHost>.vectorCapacity(slots: slots, segments: segments),
         channel: channel, medium: store?.geometry ?? EmptyStore().geometry, discardSupport: store?.discard,
         health: plan.health, limiter: plan.limiter, ranges: ranges,

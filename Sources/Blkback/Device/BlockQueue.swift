@@ -191,8 +191,6 @@ public final class BlockQueue: DataQueue {
     switch turn {
     case .more: return .again
     case .idle:
-      // Only another queue's I/O can free what this one waits for, and nobody tells of that.
-      if engine.isStarved { host.runAgain(atNanoseconds: now + 1_000_000) }
       return .idle(unmaskAfterNanoseconds: backoff.unmaskDelayNanoseconds)
     case .broken(let error):
       if !isBroken {

@@ -127,11 +127,17 @@ public struct RingBlockHost: BlockHost, ~Copyable {
 
   /// Private memory from the thread's pool, within the guest's share.
   public mutating func allocateBuffer(byteCount: Int) -> IOBuffer? {
-    loop.pool.allocate(byteCount: byteCount, share: &share)
+    if let buffer = loop.pool.allocate(byteCount: byteCount, share: &share) { return buffer }
+    // Another queue's request may have to end first.
+    loop.waitForBuffers(key)
+    return nil
   }
 
   /// Gives memory back to the pool.
-  public mutating func releaseBuffer(_ buffer: IOBuffer) { loop.pool.release(buffer, share: &share) }
+  public mutating func releaseBuffer(_ buffer: IOBuffer) {
+    loop.pool.release(buffer, share: &share)
+    loop.buffersReleased()
+  }
 
   /// A word of private memory.
   public func word(at index: Int, in buffer: IOBuffer) -> UInt64 { loop.pool.word(at: index, in: buffer) }

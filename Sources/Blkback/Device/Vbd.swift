@@ -226,6 +226,7 @@ public final class Vbd {
         store: isPaused ? nil : image, health: health, limiter: limiter,
         bufferShareByteCount: environment.bufferShareByteCount)
       plan.persistentPageLimit = offer.persistentPageLimit
+      plan.persistentIdleNanoseconds = UInt64(offer.persistentIdleMilliseconds) * 1_000_000
       let (identity, post) = (identity, environment.post)
       let connection = BlockConnection(plan: plan) { post(identity, .faulted(generation: generation, $0)) }
       self.connection = connection

@@ -11,6 +11,9 @@ public struct VbdOffer: Equatable, Sendable {
   public var maximumQueues: Int?
   /// Whether granted pages may stay mapped (blkif.h, feature-persistent).
   public var persistentGrants = true
+  /// Milliseconds after which a granted page that no request used is let go: a backend that keeps it hinders
+  /// ballooning and migration.
+  public var persistentIdleMilliseconds: UInt32 = 60_000
   /// Whether the guest may ask for what it wrote to be made durable (blkif.h, feature-flush-cache).
   public var flush = true
   /// Whether write barriers are offered (blkif.h, feature-barrier).

@@ -34,6 +34,8 @@ public struct PersistentGrants: ~Copyable {
   public let domain: DomainID
   /// Pages that are kept at most; for the moment of an exchange there is one more.
   public let capacity: Int
+  /// Nanoseconds after which an unused page goes.
+  public let idleNanoseconds: UInt64
   /// Stamped on every page that is used, for ``purge(unusedSince:atMost:)``. Its unit is the caller's; set by
   /// ``purgeIdle(atNanoseconds:)`` it is nanoseconds.
   public var clock: UInt64 = 0
@@ -66,11 +68,13 @@ public struct PersistentGrants: ~Copyable {
   private var purgeHand = 0
   private var nextPurge: UInt64?
 
-  /// An empty cache for up to `capacity` pages of `domain`, 1...2^24.
-  public init(domain: DomainID, capacity: Int) {
-    precondition(capacity > 0 && capacity <= 1 << 24)
+  /// An empty cache for up to `capacity` pages of `domain`, 1...2^24. Linux' blkback lets unused ones go after a
+  /// minute too.
+  public init(domain: DomainID, capacity: Int, idleNanoseconds: UInt64 = 60_000_000_000) {
+    precondition(capacity > 0 && capacity <= 1 << 24 && idleNanoseconds <= UInt64.max / 2)
     self.domain = domain
     self.capacity = capacity
+    self.idleNanoseconds = idleNanoseconds
     var bits: UInt32 = 2
     while 1 << Int(bits) < capacity * 2 { bits += 1 }
     table = [UInt32](repeating: 0, count: 1 << Int(bits))
@@ -121,7 +125,7 @@ public struct PersistentGrants: ~Copyable {
     return count
   }
 
-  /// Sets the clock, and unmaps a few of the pages that no request used for a minute, now and then; returns
+  /// Sets the clock, and unmaps a few of the pages that no request used for ``idleNanoseconds``, now and then; returns
   /// when to call again, nil when nothing is mapped. Call it at the beginning of every turn.
   public mutating func purgeIdle(atNanoseconds now: UInt64) -> UInt64? {
     clock = now
@@ -129,21 +133,19 @@ public struct PersistentGrants: ~Copyable {
       nextPurge = nil
       return nil
     }
-    let due = nextPurge ?? now &+ Self.purgeInterval
+    let due = nextPurge ?? now &+ purgeInterval
     nextPurge = due
     guard now >= due else { return due }
-    let since = now > Self.idleTime ? now - Self.idleTime : 0
+    let since = now > idleNanoseconds ? now - idleNanoseconds : 0
     let count = purge(unusedSince: since, atMost: Self.purgePiece)
     // An unmap is slow on Xen, so other queues have their turn between the pieces.
-    let pause = count == Self.purgePiece ? Self.purgePause : Self.purgeInterval
+    let pause = count == Self.purgePiece ? Self.purgePause : purgeInterval
     nextPurge = mappedCount == 0 ? nil : now &+ pause
     return nextPurge
   }
 
-  /// Nanoseconds after which an unused page goes; Linux' blkback waits as long.
-  public static var idleTime: UInt64 { 60_000_000_000 }
   /// Nanoseconds between looks.
-  public static var purgeInterval: UInt64 { 10_000_000_000 }
+  public var purgeInterval: UInt64 { max(Self.purgePause, idleNanoseconds / 6) }
   /// Pages unmapped at once.
   public static var purgePiece: Int { 16 }
   /// Nanoseconds between pieces while there are more.

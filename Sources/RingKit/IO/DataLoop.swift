@@ -44,6 +44,8 @@ public final class DataLoop<Queue: DataQueue> {
   @usableFromInline let state: UnsafeMutablePointer<State>
   @usableFromInline let table: QueueTable<Queue>
   let mailbox: Mailbox<@Sendable (DataLoop<Queue>) -> Void>
+  /// Queues that found the pool too empty, each once.
+  @usableFromInline var bufferWaiters: [QueueKey] = []
   private let eventDescriptor: Int32
   /// Threads for what the ring has no operation for; nil until ``prepareChanges()``.
   var calls: BlockingCalls?
@@ -139,6 +141,23 @@ public final class DataLoop<Queue: DataQueue> {
     guard let index = table.find(key) else { return }
     unsafe table.slots[index].runAt = nanoseconds ?? .max
     if let nanoseconds { table.note(deadline: nanoseconds) }
+  }
+
+  /// Runs the queue once buffers were given back to the pool, by whichever queue, and it was told of it.
+  public func waitForBuffers(_ key: QueueKey) {
+    if !bufferWaiters.contains(key) { bufferWaiters.append(key) }
+  }
+
+  /// Tells those who wait that the pool has got something back.
+  @inlinable
+  public func buffersReleased() {
+    if !bufferWaiters.isEmpty { wakeBufferWaiters() }
+  }
+
+  @usableFromInline
+  func wakeBufferWaiters() {
+    for key in bufferWaiters { wake(key) }
+    bufferWaiters.removeAll(keepingCapacity: true)
   }
 
   /// The token of a request of the queue, the same as `key.token(token)`.
