@@ -71,13 +71,26 @@ extension DataLoop {
     return table.runnableCount > 0
   }
 
-  /// Deals with a queue that has nothing to do and asked for no event: it is polled from here on, or asks in
-  /// the next turn when it is slowed down, cannot be polled, or has work that it may not take.
+  /// Turns in a row after which a queue still has work, and has asked for no event: it may not take it (its
+  /// disk's rate is limited, say) and is not to be found again and again.
+  @usableFromInline static var fruitlessLimit: UInt8 { 4 }
+
+  /// Deals with a queue that has done what it could and asked for no event: it is polled from here on, or asks
+  /// in the next turn when it is slowed down, cannot be polled, or has work that it may not take.
   @inlinable
   func keepUnarmed(_ index: Int, delayNanoseconds: UInt64) {
     unsafe table.slots[index].isUnarmed = true
     let hasWork = unsafe table.slots[index].queue?._withUnsafeGuaranteedRef { $0.hasWork() } ?? false
-    if delayNanoseconds == 0 && !hasWork && table.list(index) { return }
+    if !hasWork {
+      unsafe table.slots[index].fruitless = 0
+      if delayNanoseconds == 0 && table.list(index) { return }
+    } else if unsafe delayNanoseconds == 0 && table.slots[index].fruitless < Self.fruitlessLimit {
+      // Most likely it came just now.
+      unsafe table.slots[index].fruitless += 1
+      table.makeRunnable(index)
+      return
+    }
+    unsafe table.slots[index].fruitless = 0
     unsafe table.slots[index].mustArm = true
     table.makeRunnable(index)
   }

@@ -20,6 +20,8 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     @usableFromInline var isListed = false
     /// Its next turn asks for an event.
     @usableFromInline var mustArm = false
+    /// Turns in a row that left work behind and asked for no event.
+    @usableFromInline var fruitless: UInt8 = 0
 
     @usableFromInline init() {}
   }
