@@ -32,6 +32,22 @@ public struct ImageFacts: Equatable, Sendable {
       takesDirect: descriptor >= 0)
   }
 
+  /// Up to `byteCount` bytes from the beginning of the file at `path`.
+  public static func beginning(of path: String, byteCount: Int) throws(StorageError) -> [UInt8] {
+    // A fifo that is named there would make the call wait.
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK)
+    guard descriptor >= 0 else { throw StorageError(path: path, call: "open", errno: errno) }
+    defer { close(descriptor) }
+    var count = 0
+    // Sound: the array's storage is ours for the call and its size is the one passed.
+    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, initialized in
+      count = unsafe pread(descriptor, buffer.baseAddress, byteCount, 0)
+      initialized = max(0, count)
+    }
+    guard count >= 0 else { throw StorageError(path: path, call: "read", errno: errno) }
+    return bytes
+  }
+
   /// True when this process can change its user and drop capabilities of others.
   public static var isPrivileged: Bool { geteuid() == 0 }
 

@@ -17,9 +17,44 @@ struct QEMUImage: Sendable {
 
   /// The program, and the package that has it.
   static let program = "/usr/bin/qemu-storage-daemon"
-  static let package = "qemu-system-common (Debian)"
+  static let package = "qemu-utils (Debian 13) or qemu-system-common (Debian 12)"
   /// What takes privileges away from it.
   static let wrapper = "/usr/bin/setpriv"
+
+  /// Images that are followed from one to the one it is based on.
+  private static let chainLimit = 64
+
+  /// Refuses an image based on another whose format is not recorded: QEMU would look at that one to find out,
+  /// and a guest that once wrote it as a raw disk would decide what is read (XSA-48's class).
+  func checkChain() throws(VbdError) {
+    guard driver == "qcow2" else { return }
+    var path = path
+    for _ in 0..<Self.chainLimit {
+      // What is no qcow2 image is QEMU's to refuse.
+      guard let backing = try Self.header(of: path)?.backing else { return }
+      guard let format = backing.format else {
+        throw VbdError(
+          "\(path): the format of the image it is based on is not recorded, and is not guessed from what a guest"
+            + " may have written; record it (`qemu-img rebase -u -F FORMAT -b BASE \(path)`)")
+      }
+      // Names like nbd://... are no files here, and other formats say nothing that can be followed.
+      guard format == "qcow2", !backing.file.contains(":") else { return }
+      path = backing.file.hasPrefix("/") ? backing.file : Self.directory(of: path) + backing.file
+    }
+    throw VbdError("\(path): more than \(Self.chainLimit) images are based on one another")
+  }
+
+  private static func header(of path: String) throws(VbdError) -> QCOW2Header? {
+    do throws(StorageError) {
+      return QCOW2Header(try ImageFacts.beginning(of: path, byteCount: QCOW2Header.byteCount))
+    } catch {
+      throw VbdError(error)
+    }
+  }
+
+  private static func directory(of path: String) -> String {
+    String(path[...(path.lastIndex(of: "/") ?? path.startIndex)])
+  }
 
   /// QEMU's options are lists with commas; a comma in a value is doubled (qemu-storage-daemon(1)).
   private static func quoted(_ text: String) -> String {

@@ -47,6 +47,7 @@ final class QEMUServer: NBDServerProcess {
     } catch {
       throw VbdError(error)
     }
+    try image.checkChain()
     do throws(SystemError) {
       socket = try PrivateSocket(below: request.runDirectory)
     } catch {
