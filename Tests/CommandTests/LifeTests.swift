@@ -1,4 +1,6 @@
 import Foundation
+import Loopback
+import RingKit
 import Testing
 
 /// The daemon's life around a guest that is a process of its own.
@@ -42,6 +44,13 @@ import Testing
     let outcome = guest.finish()
     #expect(outcome.status == 0, "\(outcome.output)")
     #expect(outcome.output.contains(" 0 errors") && outcome.output.contains(" 0 wrong"), "\(outcome.output)")
+    // Whoever reads the shared statistics is led to the daemon that serves.
+    let store = try LoopbackHypervisor(
+      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 0)
+    ).openStore()
+    #expect(
+      try store.read("/local/domain/0/backend/vbd3/1/51712/kthread-pid")
+        == "\(second.process.processIdentifier)")
     second.process.terminate()
     #expect(second.finish().status == 0)
   }

@@ -98,6 +98,7 @@ public final class Vbd {
       } else if let failure {
         act(on: .connectFailed(generation: generation, message: failure.description))
       } else {
+        announceProcess()
         act(on: .connectSucceeded(generation: generation))
         // An earlier frontend's loss is this one's too.
         if health.lossErrno != 0 { reportLoss(errno: health.lossErrno) }
@@ -181,6 +182,18 @@ public final class Vbd {
   private func featureNodes() throws(VbdError) -> [VbdNode] {
     let process = environment.statisticsProcess.map { VbdNode("kthread-pid", String($0)) }
     return try offer.nodes(for: knownProperties()) + (process.map { [$0] } ?? [])
+  }
+
+  /// A daemon that takes over a connected disk does not publish its features anew.
+  private func announceProcess() {
+    guard let process = environment.statisticsProcess.map({ String($0) }), let nodes else { return }
+    do {
+      if try environment.store.read("\(nodes.directory)/kthread-pid") != process {
+        try writePrivate([VbdNode("kthread-pid", process)])
+      }
+    } catch {
+      environment.log(.warning, "xentop will not find its numbers: \(error)", about: identity)
+    }
   }
 
   private func switchState(from: XenbusState, to state: XenbusState) {

@@ -33,7 +33,8 @@ struct DaemonClient {
       if let patienceMilliseconds, try poll.wait(timeoutMilliseconds: patienceMilliseconds).isEmpty {
         throw CommandError("the daemon at \(path) does not answer; its log may say why")
       }
-      guard let bytes = try socket.read(), !bytes.isEmpty else { break }
+      guard let bytes = try socket.read() else { continue }
+      if bytes.isEmpty { break }
       reply += bytes
     }
     guard !reply.isEmpty else {
