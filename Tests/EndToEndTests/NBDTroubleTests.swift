@@ -223,6 +223,45 @@ import Testing
     _ = server
   }
 
+  /// With other writers there is no journal, which would write over what they wrote: each write is durable.
+  @Test func aSharedDiskWritesDurably() throws {
+    let world = try FrontendWorld()
+    let (socket, log) = (world.path("nbd"), world.path("log"))
+    guard
+      let server = try NBDTestServer.nbdkit(
+        ["memory", "size=8M", "logfile=\(log)"], socket: socket, options: ["--filter=log"])
+    else { return }
+    for (mode, flags) in [("w", "fua=0"), ("w!", "fua=1")] {
+      try world.addDisk(nodes: ["params": "nbd:unix:\(socket)", "mode": mode], replacing: mode == "w!")
+      let frontend = try world.connected()
+      #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
+      #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+      try frontend.close(timeoutMilliseconds: worldMilliseconds)
+      let lines = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
+      let last = try #require(lines.last { $0.contains(" Write ") && !$0.contains("...Write") })
+      #expect(last.contains(flags), "\(last)")
+    }
+    #expect(world.daemon.lines.contains { $0.message.contains("shared with other writers") })
+    try world.stop()
+    _ = server
+  }
+
+  @Test func aReadOnlyImageIsNotChanged() throws {
+    let world = try FrontendWorld()
+    let image = world.path("disk.qcow2")
+    try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "\(Self.byteCount)"])
+    let before = try Data(contentsOf: URL(filePath: image))
+    try world.addDisk(nodes: ["params": "qcow2:\(image)", "mode": "r"])
+    let frontend = try world.connected()
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
+    #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .error)
+    for process in NBDLoadTests.helpers(for: world.path("")) { kill(process, SIGKILL) }
+    #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+    #expect(try Data(contentsOf: URL(filePath: image)) == before)
+  }
+
   /// Pausing lets the image go, and others may change it; QEMU's own lock says so.
   @Test func aPausedImageCanBeChangedByOthers() throws {
     let world = try FrontendWorld()

@@ -52,7 +52,7 @@ extension NBDChannel {
       calls[index].piece = piece
       let segment = call.segment.slice(offset: UInt(call.done), count: UInt(piece))
       if call.kind == .read { return handle.read(segment, at: offset) }
-      return handle.write(segment, at: offset, durably: !export.canFlush && export.canForceUnitAccess)
+      return handle.write(segment, at: offset, durably: store.writesDurably)
     case .discard, .replayDiscard:
       calls[index].piece = call.byteCount
       return handle.trim(at: call.offset, byteCount: call.byteCount)

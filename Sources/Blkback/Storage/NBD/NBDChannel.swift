@@ -108,7 +108,8 @@ final class NBDChannel: StoreChannel {
   private func begin(_ call: NBDCall) {
     let loss = store.health.lossErrno
     if link == .unusable || (hasGivenUp && link != .live) || (loss != 0 && call.kind != .read) {
-      completions.add(StoreCompletion(token: call.token, result: -max(Self.inputOutputError, loss)))
+      let error = loss == 0 ? Self.inputOutputError : loss
+      completions.add(StoreCompletion(token: call.token, result: -error))
       return
     }
     // A server without a flush is taken at its word: what it completed is as durable as it gets.

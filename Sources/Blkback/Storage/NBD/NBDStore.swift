@@ -42,6 +42,9 @@ public final class NBDStore: BlockStore {
   let closingNanoseconds: UInt64
   private let mayAskAgain: Bool
   private let isWritten: Bool
+  /// True when each write is durable by itself: where nothing else makes it so, and where there are other
+  /// writers, whose newer data a journal would write over.
+  let writesDurably: Bool
   public let warning: String?
 
   /// Connects to `address`, waiting a few seconds at most. `name` is what the disk is called in messages;
@@ -66,9 +69,10 @@ public final class NBDStore: BlockStore {
       connector.expect(byteCount: export.byteCount)
       self.export = export
       isWritten = !request.isReadOnly
+      writesDurably = export.canForceUnitAccess && (!export.canFlush || request.isShared)
       mayAskAgain = server == nil && export.canMultiConnect
       var journal: ReplayJournal?
-      if isWritten && export.canFlush {
+      if isWritten && export.canFlush && !request.isShared {
         do throws(SystemError) {
           journal = try ReplayJournal(byteCount: journalByteCount, entryCapacity: Self.journalEntryCount)
         } catch {
@@ -79,7 +83,7 @@ public final class NBDStore: BlockStore {
         State(
           byteCount: export.byteCount, spare: (handle, export), journal: journal,
           askedAt: 0))
-      warning = Self.warning(export, name: name, isReadOnly: request.isReadOnly)
+      warning = Self.warning(export, name: name, request)
     } catch {
       connector.stop()
       throw error
@@ -138,8 +142,15 @@ public final class NBDStore: BlockStore {
   }
 
   /// What a flush can promise there.
-  private static func warning(_ export: NBDExport, name: String, isReadOnly: Bool) -> String? {
-    if isReadOnly || export.canFlush { return nil }
+  private static func warning(_ export: NBDExport, name: String, _ request: StoreRequest) -> String? {
+    if request.isReadOnly { return nil }
+    if request.isShared {
+      return export.canForceUnitAccess
+        ? "\(name): shared with other writers (mode w!), so each write is made durable by itself, which is slow"
+        : "\(name): shared with other writers (mode w!), and the server knows no durable writes: if it is killed,"
+          + " writes that were completed and not yet flushed may be lost without an error"
+    }
+    if export.canFlush { return nil }
     return export.canForceUnitAccess
       ? "\(name): the server has no flush; each write is made durable by itself, which is slow"
       : "\(name): the server knows neither flush nor durable writes; what was written is as safe as the server"

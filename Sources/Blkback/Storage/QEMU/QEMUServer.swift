@@ -41,9 +41,14 @@ final class QEMUServer: NBDServerProcess {
     let image: QEMUImage
     let socket: PrivateSocket
     do throws(StorageError) {
+      var facts = try ImageFacts(path: request.location)
+      if request.direct == .always && !facts.takesDirect {
+        throw StorageError(path: request.location, reason: .directRefused)
+      }
+      if request.direct == .never { facts.takesDirect = false }
       image = QEMUImage(
         driver: driver, path: request.location, isReadOnly: request.isReadOnly,
-        facts: try ImageFacts(path: request.location))
+        facts: facts)
     } catch {
       throw VbdError(error)
     }
