@@ -48,6 +48,7 @@ extension SimulatedBlockHost {
       violate("discard of \(byteCount) bytes at \(offset) leaves the disk")
     }
     if isSecure && discardSupport?.isSecurePossible != true { violate("secure discard where there is none") }
+    if isSecure { secureDiscardCount += 1 }
     discardsBegun.append(offset..<offset &+ byteCount)
     begin(Operation(kind: .discard, token: token, offset: offset, byteCount: byteCount))
   }

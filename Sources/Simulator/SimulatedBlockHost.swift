@@ -35,6 +35,8 @@ public final class SimulatedBlockHost: BlockHost {
   public var writesBegun: [(bytes: Range<UInt64>, barriersBefore: Int)] = []
   /// Every discard begun, in bytes. A test empties it.
   public var discardsBegun: [Range<UInt64>] = []
+  /// Pieces begun of secure discards.
+  public internal(set) var secureDiscardCount = 0
   /// How requests ended that were answered. A test empties it.
   public var outcomes: [BlockOutcome] = []
   /// Barriers answered, whatever the answer.

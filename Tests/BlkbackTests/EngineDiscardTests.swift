@@ -103,6 +103,7 @@ struct EngineDiscardTests {
     #expect(!fixture.world.isDrained)
     #expect(try fixture.settle()[1]?.status == .okay)
     #expect(fixture.world.host.discardsBegun.count == (isSecure ? 8192 : 2))
+    #expect(fixture.world.host.secureDiscardCount == (isSecure ? 8192 : 0))
     fixture.expectNothingLeft()
   }
 
@@ -157,6 +158,8 @@ struct EngineDiscardTests {
     let plain = try Self.fixture(support: support)
     plain.placeDiscard(id: 1, sector: 9, count: 15, secure: true)
     #expect(try plain.settle()[1]?.status == .okay, "not offered, so the flag means nothing")
+    #expect(able.world.host.secureDiscardCount == 1)
+    #expect(unable.world.host.secureDiscardCount + plain.world.host.secureDiscardCount == 0)
     for fixture in [able, unable, plain] { fixture.expectNothingLeft() }
   }
 }
