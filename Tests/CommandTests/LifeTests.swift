@@ -28,6 +28,10 @@ import Testing
   func aDaemonTakesOverFromTheOneThatStopped() throws {
     let stage = try CommandStage()
     try stage.startMachine()
+    let machine = "\(stage.directory)/machine"
+    // The domain outlives its guest's process, and with it the disk's nodes.
+    let presence = try LoopbackHypervisor(directory: machine, domain: DomainID(rawValue: 1))
+    defer { withExtendedLifetime(presence) {} }
     let first = try stage.startDaemon()
     #expect(try stage.attach().status == 0)
     let guest = try Command.Running(
@@ -45,9 +49,7 @@ import Testing
     #expect(outcome.status == 0, "\(outcome.output)")
     #expect(outcome.output.contains(" 0 errors") && outcome.output.contains(" 0 wrong"), "\(outcome.output)")
     // Whoever reads the shared statistics is led to the daemon that serves.
-    let store = try LoopbackHypervisor(
-      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 0)
-    ).openStore()
+    let store = try LoopbackHypervisor(directory: machine, domain: DomainID(rawValue: 0)).openStore()
     #expect(
       try store.read("/local/domain/0/backend/vbd3/1/51712/kthread-pid")
         == "\(second.process.processIdentifier)")

@@ -217,9 +217,9 @@ final class Daemon: VbdEnvironment {
   }
 
   func forget(_ disk: DeviceAddress) {
-    log(.information, "gone", about: disk)
     disks[disk] = nil
     sharedStatistics?.forget(disk)
+    log(.information, "gone", about: disk)
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
   }
 
