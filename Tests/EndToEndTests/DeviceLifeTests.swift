@@ -91,6 +91,47 @@ import Testing
     try world.stop()
   }
 
+  /// What pausing is for: QEMU's tools refuse an image that is in use, and a snapshot has to hold all that the
+  /// guest was told is written.
+  @Test func aPausedQcow2ImageCanBeChangedAtOnce() throws {
+    let world = try FrontendWorld()
+    let image = world.path("disk.qcow2")
+    try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", image, "8M"])
+    try world.addDisk(nodes: ["params": "qcow2:\(image)"])
+    let frontend = try world.connected()
+    var load = BlockWorkload()
+    load.readPercent = 30
+    load.queueDepth = 8
+    load.requestCount = 200
+    load.stallMilliseconds = worldMilliseconds
+    let model = DiskModel(sectorCount: 8 << 11, seed: 11, initial: .zero)
+    for round in 0..<3 {
+      try load.run(on: frontend, model: model).expectIntegrity()
+      #expect(try world.pause() == nil)
+      try run("/usr/bin/qemu-img", ["snapshot", "-c", "round\(round)", image])
+      try run("/usr/bin/qemu-img", ["check", "-q", "-f", "qcow2", image])
+      #expect(try world.resume() == nil)
+    }
+    try load.run(on: frontend, model: model).expectIntegrity()
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  /// Runs a program and throws what it says when it fails.
+  private func run(_ program: String, _ arguments: [String]) throws {
+    let process = Process()
+    process.executableURL = URL(filePath: program)
+    process.arguments = arguments
+    let errors = Pipe()
+    process.standardError = errors
+    try process.run()
+    let said = String(decoding: errors.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else {
+      throw WorldFailure("\(program) \(arguments.joined(separator: " ")): \(said)")
+    }
+  }
+
   @Test func aDiskThatGoesAnswersThoseWhoWaitForIt() throws {
     let world = try FrontendWorld()
     try world.addDisk()

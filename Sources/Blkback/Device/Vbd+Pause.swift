@@ -18,9 +18,10 @@ extension Vbd {
         try writePrivate([VbdNode("paused", "1")])
         ask({ $0.pause(flushes: !properties.isReadOnly, done: $1) }) { [self] failure in
           isPaused = true
-          image = nil
-          environment.log(.information, "paused; the image is closed", about: identity)
-          finish { done(failure) }
+          closeImage { [self] in
+            environment.log(.information, "paused; the image is closed", about: identity)
+            finish { done(failure) }
+          }
         }
       } catch {
         finish { done(error) }
@@ -75,6 +76,15 @@ extension Vbd {
     } cancel: {
       done($0)
     }
+  }
+
+  /// Lets go of the image and goes on when nothing of ours touches it any longer.
+  private func closeImage(then: @escaping () -> Void) {
+    guard let closing = image else { return then() }
+    image = nil
+    let number = commands.ask { _ in then() }
+    let (identity, post) = (identity, environment.post)
+    closing.close { post(identity, .answered(question: number, failure: nil)) }
   }
 
   private func requireSameSize(

@@ -39,6 +39,10 @@ public protocol BlockStore: AnyObject, Sendable {
   /// Has what happens to the store later on told to `listener`, which is called on any thread.
   func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void)
 
+  /// Lets go of the image, of which every channel is closed and nothing is asked any more; `done` is called
+  /// once, on any thread, when nothing of ours touches it any longer. A store that is merely dropped ends too.
+  func close(done: @escaping @Sendable () -> Void)
+
   /// Opens one queue's way to the store, on the data thread that will own the queue.
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel
 }
@@ -46,6 +50,11 @@ public protocol BlockStore: AnyObject, Sendable {
 extension BlockStore {
   /// Nothing: most stores have nothing to tell.
   public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {}
+}
+
+extension BlockStore {
+  /// For stores that end with their last reference, which is the caller's.
+  public func close(done: @escaping @Sendable () -> Void) { done() }
 }
 
 /// Where a channel lives: its data thread, and the name of its queue there.

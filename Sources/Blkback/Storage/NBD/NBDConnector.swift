@@ -1,4 +1,5 @@
 import RingKit
+import Synchronization
 
 /// What comes of a wish for a connection.
 enum NBDNews: Sendable {
@@ -47,6 +48,7 @@ final class NBDConnector: Sendable {
 
   private let inbox: Mailbox<Message>
   private let thread: OSThread
+  private let end = ConnectorEnd()
 
   /// Starts the thread; nothing is connected before somebody asks for it.
   init(
@@ -56,10 +58,11 @@ final class NBDConnector: Sendable {
     do throws(SystemError) {
       let inbox = try Mailbox<Message>()
       self.inbox = inbox
-      thread = try OSThread(name: "ringback-nbd") {
+      thread = try OSThread(name: "ringback-nbd") { [end] in
         let loop = NBDConnectorLoop(
           inbox: inbox, address: address, name: name, server: server(), report: report)
         loop.run()
+        end.reach()
       }
     } catch {
       throw VbdError("\(name): \(error)")
@@ -79,4 +82,37 @@ final class NBDConnector: Sendable {
 
   /// Ends everything, without waiting for it.
   func stop() { inbox.post(last: true, .stop) }
+
+  /// Ends everything; `done` is called once, on any thread, when the server's process has ended too.
+  func stop(done: @escaping @Sendable () -> Void) {
+    end.whenReached(done)
+    stop()
+  }
+}
+
+/// The end of a connector's thread, and who waits for it.
+private final class ConnectorEnd: Sendable {
+  private struct State {
+    var isReached = false
+    var waiting: [@Sendable () -> Void] = []
+  }
+
+  private let state = Mutex(State())
+
+  func reach() {
+    let waiting = state.withLock { state in
+      state.isReached = true
+      defer { state.waiting = [] }
+      return state.waiting
+    }
+    for done in waiting { done() }
+  }
+
+  func whenReached(_ done: @escaping @Sendable () -> Void) {
+    let isReached = state.withLock { state in
+      if !state.isReached { state.waiting.append(done) }
+      return state.isReached
+    }
+    if isReached { done() }
+  }
 }

@@ -92,6 +92,8 @@ public final class NBDStore: BlockStore {
 
   deinit { connector.stop() }
 
+  public func close(done: @escaping @Sendable () -> Void) { connector.stop(done: done) }
+
   /// One attempt for a connection, with a bound.
   private static func ask(
     _ connector: NBDConnector, name: String, milliseconds: Int32
