@@ -68,17 +68,19 @@ import Testing
     load.queueDepth = way.depth
     load.blockByteCount = way.blockByteCount
     load.firstPageSector = way.firstPageSector
-    load.requestCount = 700
-    load.writesBetweenFlushes = 100
+    // More than a ring of each size holds, so that all of them wrap.
+    let count = UInt64(max(300, (32 << way.order) * 3 / 2))
+    load.requestCount = count
+    load.writesBetweenFlushes = 50
     load.stallMilliseconds = worldMilliseconds
     for pattern in [BlockWorkload.Pattern.random, .sequential] {
       load.pattern = pattern
       load.seed += 1
       let result = try load.run(on: frontend, model: model)
       result.expectIntegrity()
-      #expect(result.requests == 700)
+      #expect(result.requests == count)
       #expect(result.flushes > 0)
-      #expect(result.latency.count == 700)
+      #expect(result.latency.count == count)
     }
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     #expect(world.mappedPageCount == 0)
