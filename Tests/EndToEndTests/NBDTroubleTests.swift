@@ -246,6 +246,27 @@ import Testing
     _ = server
   }
 
+  @Test func discardedRangesReadAsZerosOnRequest() throws {
+    let world = try FrontendWorld(offer: NBDLoadTests.offer)
+    let (socket, image) = (world.path("nbd"), world.path("served"))
+    try Data(repeating: 0xFF, count: Self.byteCount).write(to: URL(filePath: image))
+    let server = try NBDTestServer.qemu(image, format: "raw", socket: socket)
+    try world.addDisk(nodes: ["params": "nbd:unix:\(socket)", "discard-mode": "zeroes"])
+    let frontend = try world.connected()
+    let (first, count) = (1000, 3000)
+    #expect(
+      try frontend.perform(BlockFrontRequest(.discard, sector: UInt64(first), sectorCount: count)) == .okay)
+    #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+    let bytes = try Data(contentsOf: URL(filePath: image))
+    let zeros = first * 512..<(first + count) * 512
+    #expect(bytes[zeros].allSatisfy { $0 == 0 })
+    #expect(bytes[..<zeros.lowerBound].allSatisfy { $0 == 0xFF })
+    #expect(bytes[zeros.upperBound...].allSatisfy { $0 == 0xFF })
+    _ = server
+  }
+
   @Test func aReadOnlyImageIsNotChanged() throws {
     let world = try FrontendWorld()
     let image = world.path("disk.qcow2")

@@ -16,6 +16,8 @@ public struct NBDExport: Equatable, Sendable {
   public var canForceUnitAccess: Bool
   /// True when ranges can be given back (NBD_FLAG_SEND_TRIM).
   public var canTrim: Bool
+  /// True when ranges can be made to read as zeros (NBD_FLAG_SEND_WRITE_ZEROES).
+  public var canZero: Bool
   /// True when a flush on one connection covers all connections (NBD_FLAG_CAN_MULTI_CONN).
   public var canMultiConnect: Bool
   /// True when the connection is encrypted.
@@ -25,8 +27,8 @@ public struct NBDExport: Equatable, Sendable {
   public init(
     byteCount: UInt64, minimumBlockByteCount: Int = 1, preferredBlockByteCount: Int = 0,
     maximumByteCount: Int = 32 << 20, isReadOnly: Bool = false, canFlush: Bool = true,
-    canForceUnitAccess: Bool = true, canTrim: Bool = true, canMultiConnect: Bool = false,
-    isEncrypted: Bool = false
+    canForceUnitAccess: Bool = true, canTrim: Bool = true, canZero: Bool = true,
+    canMultiConnect: Bool = false, isEncrypted: Bool = false
   ) {
     self.byteCount = byteCount
     self.minimumBlockByteCount = minimumBlockByteCount
@@ -36,6 +38,7 @@ public struct NBDExport: Equatable, Sendable {
     self.canFlush = canFlush
     self.canForceUnitAccess = canForceUnitAccess
     self.canTrim = canTrim
+    self.canZero = canZero
     self.canMultiConnect = canMultiConnect
     self.isEncrypted = isEncrypted
   }

@@ -60,6 +60,7 @@ public final class NBDHandle: @unchecked Sendable {
       preferredBlockByteCount: Int(max(0, min(preferred, 1 << 30))), maximumByteCount: Int(longest),
       isReadOnly: nbd_is_read_only(handle) == 1, canFlush: nbd_can_flush(handle) == 1,
       canForceUnitAccess: nbd_can_fua(handle) == 1, canTrim: nbd_can_trim(handle) == 1,
+      canZero: nbd_can_zero(handle) == 1,
       canMultiConnect: nbd_can_multi_conn(handle) == 1, isEncrypted: nbd_get_tls_negotiated(handle) == 1)
   }
 
@@ -135,6 +136,12 @@ public final class NBDHandle: @unchecked Sendable {
   /// Begins giving back a range of at most 4 GiB - 1 bytes.
   public func trim(at offset: UInt64, byteCount: UInt64) -> Int64 {
     unsafe begun(nbd_aio_trim(handle, byteCount, offset, nbd_completion_callback(), 0))
+  }
+
+  /// Begins making a range read as zeros, of at most 4 GiB - 1 bytes; the server may give its space back.
+  public func zero(at offset: UInt64, byteCount: UInt64, durably: Bool) -> Int64 {
+    let flags = durably ? UInt32(LIBNBD_CMD_FLAG_FUA) : 0
+    return unsafe begun(nbd_aio_zero(handle, byteCount, offset, nbd_completion_callback(), flags))
   }
 
   private func begun(_ cookie: Int64) -> Int64 { cookie > 0 ? cookie : Int64(-NBDError.lastErrno()) }

@@ -55,7 +55,9 @@ extension NBDChannel {
       return handle.write(segment, at: offset, durably: store.writesDurably)
     case .discard, .replayDiscard:
       calls[index].piece = call.byteCount
-      return handle.trim(at: call.offset, byteCount: call.byteCount)
+      return store.discardMode == .zeroes
+        ? handle.zero(at: call.offset, byteCount: call.byteCount, durably: store.writesDurably)
+        : handle.trim(at: call.offset, byteCount: call.byteCount)
     case .flush, .ownFlush:
       calls[index].piece = 0
       return handle.flush()
@@ -125,8 +127,8 @@ extension NBDChannel {
       isFlushingOwn = false
       release(index)
     case .replay, .replayDiscard:
-      // A discard is a hint; a write that cannot be done again is lost.
-      if call.kind == .replay { store.health.latch(errno: errno) }
+      // A discard is a hint; a write that cannot be done again is lost, and so are zeros.
+      if call.kind == .replay || store.discardMode == .zeroes { store.health.latch(errno: errno) }
       replayCount -= 1
       release(index)
     case .free:

@@ -42,6 +42,8 @@ public final class NBDStore: BlockStore {
   let closingNanoseconds: UInt64
   private let mayAskAgain: Bool
   private let isWritten: Bool
+  /// What becomes of ranges that the guest gives back.
+  let discardMode: DiscardMode
   /// True when each write is durable by itself: where nothing else makes it so, and where there are other
   /// writers, whose newer data a journal would write over.
   let writesDurably: Bool
@@ -68,6 +70,11 @@ public final class NBDStore: BlockStore {
       try Self.check(export, name: name, isReadOnly: request.isReadOnly)
       connector.expect(byteCount: export.byteCount)
       self.export = export
+      discardMode = request.discardMode
+      guard request.isReadOnly || discardMode != .zeroes || export.canZero else {
+        throw VbdError(
+          "\(name): the server cannot make ranges read as zeros; leave discard-mode as it is usually (unmap)")
+      }
       isWritten = !request.isReadOnly
       writesDurably = export.canForceUnitAccess && (!export.canFlush || request.isShared)
       mayAskAgain = server == nil && export.canMultiConnect
@@ -177,8 +184,11 @@ public final class NBDStore: BlockStore {
   }
 
   public var discard: DiscardSupport? {
-    guard isWritten && export.canTrim else { return nil }
-    return DiscardSupport(unitByteCount: max(512, export.minimumBlockByteCount))
+    let isPossible = discardMode == .zeroes ? export.canZero : export.canTrim
+    guard isWritten && isPossible && discardMode != .off else { return nil }
+    return DiscardSupport(
+      unitByteCount: max(512, export.minimumBlockByteCount),
+      chunkByteCount: discardMode == .zeroes ? 16 << 20 : 64 << 20)
   }
 
   /// Only what is never written, on a server that says that connections agree, takes more than one queue.
@@ -257,13 +267,15 @@ extension StoreKind {
   /// Servers of network block devices.
   static let nbd = StoreKind(
     prefixes: ["nbd"], locationForm: "unix:/PATH | nbd:HOST:PORT | nbd://HOST/EXPORT",
-    check: { nbdTrouble($0) }, open: { (request) throws(VbdError) in try openNBD(request.location, request) })
+    check: { nbdTrouble($0) }, canZero: true,
+    open: { (request) throws(VbdError) in try openNBD(request.location, request) })
 
   /// The same by URI, encrypted or through a unix socket.
   static let nbdURIs = ["nbds", "nbd+unix", "nbds+unix"].map { scheme in
     StoreKind(
       prefixes: [scheme], locationForm: scheme == "nbds" ? "//HOST/EXPORT" : "///EXPORT?socket=/PATH",
       check: { $0.hasPrefix("//") ? nbdTrouble("\(scheme):\($0)") : "a URI begins with \(scheme)://" },
+      canZero: true,
       open: { (request) throws(VbdError) in try openNBD("\(scheme):\(request.location)", request) })
   }
 

@@ -98,7 +98,7 @@ extension StoreKind {
   /// Images that QEMU's block layer reads and writes, one process for each disk.
   static let qemu = QEMUImage.drivers.map { (prefix, driver) in
     StoreKind(
-      prefixes: [prefix], locationForm: "/PATH", check: StoreTable.checkPath
+      prefixes: [prefix], locationForm: "/PATH", check: StoreTable.checkPath, canZero: true
     ) { (request) throws(VbdError) in
       try QEMUServer.openStore(driver: driver, prefix: prefix, request: request)
     }
