@@ -10,7 +10,7 @@ struct Ringback: ParsableCommand {
     commandName: "ringback",
     abstract: "Serves disks to Xen guests from userspace.",
     discussion: """
-      Start the daemon with `ringback serve`. Attach a disk to a running or paused guest with
+      Start the daemon with `ringback serve`. Attach a disk to a running or paused guest with \
       `ringback attach`, or let xl do it. `ringback demo` shows all of it on a machine without Xen.
       """,
     version: version,

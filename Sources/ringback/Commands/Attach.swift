@@ -8,7 +8,7 @@ struct Attach: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Attach an image to a guest, as a toolstack would.",
     discussion: """
-      Writes the nodes of both ends into xenstore and waits until `ringback serve` has taken the disk.
+      Writes the nodes of both ends into xenstore and waits until `ringback serve` has taken the disk. \
       The guest sees the disk at once if it runs, or when it starts if it is paused (xl create -p).
       """)
 

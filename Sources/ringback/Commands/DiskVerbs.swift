@@ -31,8 +31,8 @@ struct Pause: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Stop serving a disk for a while and close its image; the guest only sees latency.",
     discussion: """
-      Returns when the requests in flight are finished and what they wrote is on stable storage. Until
-      `ringback resume`, the guest's further requests wait in its ring. A disk stays paused when the daemon is
+      Returns when the requests in flight are finished and what they wrote is on stable storage. Until \
+      `ringback resume`, the guest's further requests wait in its ring. A disk stays paused when the daemon is \
       replaced.
       """)
 
@@ -70,7 +70,7 @@ struct Resize: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Tell a guest that its disk's image has grown.",
     discussion: """
-      Grow the image first, for instance with `truncate -s +1G` or lvextend. The daemon looks every few seconds
+      Grow the image first, for instance with `truncate -s +1G` or lvextend. The daemon looks every few seconds \
       by itself; this looks at once. Shrinking loses what lies beyond the new end.
       """)
 

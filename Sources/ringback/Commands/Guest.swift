@@ -9,7 +9,7 @@ struct Guest: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Be a guest: connect to a disk as a kernel's blkfront would, use it, and leave.",
     discussion: """
-      Runs in the domain given with --own-domain, on loopback or in a Xen domain. The steps asked for are done in
+      Runs in the domain given with --own-domain, on loopback or in a Xen domain. The steps asked for are done in \
       this order: write an image, verify an image, run a load.
       """)
 

@@ -7,7 +7,7 @@ struct Limit: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Limit how much a disk may do, at once and for the daemons to come; or tell its limits.",
     discussion: """
-      The limits named replace all that were: what is not named is not limited. Without any, the present limits
+      The limits named replace all that were: what is not named is not limited. Without any, the present limits \
       are told. A burst passes at once after idle time.
       """)
 

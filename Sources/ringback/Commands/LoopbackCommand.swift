@@ -9,7 +9,7 @@ struct LoopbackCommand: ParsableCommand {
     commandName: "loopback",
     abstract: "Run a Xen in miniature: xenstore, grants and event channels for processes of this machine.",
     discussion: """
-      Other commands join it with --hypervisor loopback --loopback-directory PATH. Its xenstore speaks the real
+      Other commands join it with --hypervisor loopback --loopback-directory PATH. Its xenstore speaks the real \
       protocol, so that `XENSTORED_PATH=PATH/xenstored xenstore-ls -f` works. Runs until SIGTERM.
       """)
 

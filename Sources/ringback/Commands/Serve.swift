@@ -9,8 +9,8 @@ struct Serve: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Serve the disks of this backend domain until told to stop.",
     discussion: """
-      Watches xenstore for devices below backend/KIND and serves each one. Runs in the foreground and logs to
-      standard error, as systemd likes it. SIGTERM and SIGINT finish the requests in flight and leave the
+      Watches xenstore for devices below backend/KIND and serves each one. Runs in the foreground and logs to \
+      standard error, as systemd likes it. SIGTERM and SIGINT finish the requests in flight and leave the \
       guests' devices as they are: the next daemon takes them up again.
       """)
 
