@@ -18,7 +18,11 @@ final class NBDTestServer: @unchecked Sendable {
     try start()
   }
 
-  deinit { kill() }
+  deinit {
+    kill()
+    // Its socket, and the file that told of it.
+    for path in [pidFile, String(pidFile.dropLast(4))] { try? FileManager.default.removeItem(atPath: path) }
+  }
 
   /// qemu-nbd with an image of the given format.
   static func qemu(
