@@ -1,5 +1,6 @@
 import Blkback
 import RingKit
+import Synchronization
 
 /// A disk in memory that says of itself what a test wants.
 final class DescribedStore: BlockStore {
@@ -22,6 +23,48 @@ final class DescribedStore: BlockStore {
   var geometry: MediumGeometry { below.geometry }
   var warning: String? { nil }
   func refreshByteCount() throws(VbdError) -> UInt64 { try below.refreshByteCount() }
+  func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
+    try below.openChannel(place)
+  }
+}
+
+/// When an image that takes its time to be closed is let go.
+final class Lingering: Sendable {
+  private let waiting = Mutex<[@Sendable () -> Void]>([])
+
+  /// Closes that were begun and not ended.
+  var count: Int { waiting.withLock { $0.count } }
+
+  func add(_ done: @escaping @Sendable () -> Void) { waiting.withLock { $0.append(done) } }
+
+  /// Ends them.
+  func end() {
+    let ended = waiting.withLock { waiting in
+      defer { waiting = [] }
+      return waiting
+    }
+    for done in ended { done() }
+  }
+}
+
+/// A disk in memory whose image is closed when the test says so.
+final class LingeringStore: BlockStore {
+  private let below: any BlockStore
+  private let lingering: Lingering
+
+  init(_ lingering: Lingering) throws(VbdError) {
+    below = try MemoryStore(byteCount: 1 << 20)
+    self.lingering = lingering
+  }
+
+  var byteCount: UInt64 { below.byteCount }
+  var geometry: MediumGeometry { below.geometry }
+  var physicalBlockByteCount: Int { 512 }
+  var discard: DiscardSupport? { nil }
+  var maximumQueueCount: Int { .max }
+  var warning: String? { nil }
+  func refreshByteCount() throws(VbdError) -> UInt64 { byteCount }
+  func close(done: @escaping @Sendable () -> Void) { lingering.add(done) }
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
     try below.openChannel(place)
   }

@@ -91,6 +91,36 @@ import Testing
     try world.stop()
   }
 
+  /// A helper process may need a while to let an image go; until then it is not to be changed.
+  @Test func aPauseEndsWhenTheImageIsClosed() throws {
+    let lingering = Lingering()
+    let world = try FrontendWorld { (_) throws(VbdError) in try LingeringStore(lingering) }
+    try world.addDisk()
+    let frontend = try world.connected()
+    let daemon = world.daemon
+    let isPaused = Atomic(false)
+    let ended = DispatchSemaphore(value: 0)
+    Thread {
+      let failure = try? daemon.pause(FrontendWorld.address)
+      isPaused.store(failure == .some(nil), ordering: .releasing)
+      ended.signal()
+    }.start()
+    let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
+    while lingering.count == 0 { try #require(.now < deadline, "the image is not closed") }
+    #expect(try world.isPaused())
+    // An answer to the pause would come before that to a later question, and the thread that waits for it is
+    // given the time of some.
+    for _ in 0..<200 { _ = try world.limits() }
+    let isEarly = isPaused.load(ordering: .acquiring)
+    #expect(!isEarly)
+    lingering.end()
+    try #require(ended.wait(timeout: .now() + 20) == .success)
+    let isDone = isPaused.load(ordering: .acquiring)
+    #expect(isDone)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
   /// What pausing is for: QEMU's tools refuse an image that is in use, and a snapshot has to hold all that the
   /// guest was told is written.
   @Test func aPausedQcow2ImageCanBeChangedAtOnce() throws {
@@ -107,7 +137,9 @@ import Testing
     let model = DiskModel(sectorCount: 8 << 11, seed: 11, initial: .zero)
     for round in 0..<3 {
       try load.run(on: frontend, model: model).expectIntegrity()
+      #expect(servers(of: image) > 0)
       #expect(try world.pause() == nil)
+      #expect(servers(of: image) == 0, "somebody still has the image")
       try run("/usr/bin/qemu-img", ["snapshot", "-c", "round\(round)", image])
       try run("/usr/bin/qemu-img", ["check", "-q", "-f", "qcow2", image])
       #expect(try world.resume() == nil)
@@ -115,6 +147,17 @@ import Testing
     try load.run(on: frontend, model: model).expectIntegrity()
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()
+  }
+
+  /// Processes that were started for an image.
+  private func servers(of image: String) -> Int {
+    let processes = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
+    return processes.filter { name in
+      guard Int32(name) != nil,
+        let command = try? String(contentsOfFile: "/proc/\(name)/cmdline", encoding: .utf8)
+      else { return false }
+      return command.contains(image)
+    }.count
   }
 
   /// Runs a program and throws what it says when it fails.
