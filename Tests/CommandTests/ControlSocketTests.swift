@@ -32,7 +32,13 @@ import Testing
 
   private func answer(to client: LocalSocket) throws -> String {
     var reply: [UInt8] = []
-    while let bytes = try client.read(), !bytes.isEmpty { reply += bytes }
+    var poll = DescriptorPoll()
+    poll.set([(client.descriptor, false)])
+    while true {
+      try #require(try !poll.wait(timeoutMilliseconds: 20_000).isEmpty, "no answer came")
+      guard let bytes = try client.read(), !bytes.isEmpty else { break }
+      reply += bytes
+    }
     return String(decoding: reply, as: UTF8.self)
   }
 

@@ -13,7 +13,12 @@ import Testing
     sample.isConnected = true
     sample.byteCount = 1 << 30
     sample.slotCount = 32
-    sample.queues = [(BlockStatistics.Snapshot(), BlockTally()), (BlockStatistics.Snapshot(), BlockTally())]
+    var tally = BlockTally()
+    for microseconds in 1...1000 as ClosedRange<UInt64> {
+      tally.note(
+        BlockOutcome(kind: .read, status: .okay, sectorCount: 8, nanoseconds: microseconds * 1000))
+    }
+    sample.queues = [(BlockStatistics.Snapshot(), tally), (BlockStatistics.Snapshot(), tally)]
     return sample
   }
 
@@ -21,7 +26,13 @@ import Testing
     let scrape = try MetricsScrape(MetricsText.write([sample()], daemon: [("version", "1")]))
     #expect(scrape.value("ringback_disk_size_bytes", ["disk": "xvda", "domain": "7"]) == 1_073_741_824)
     #expect(scrape.value("ringback_disk_queue_slots") == 64)
-    #expect(scrape.value("ringback_disk_requests_total", ["request": "read", "result": "okay"]) == 0)
+    #expect(scrape.value("ringback_disk_requests_total", ["request": "read", "result": "okay"]) == 2000)
+    #expect(scrape.value("ringback_disk_bytes_total", ["request": "read"]) == 8_192_000)
+    let seconds = "ringback_disk_request_duration_seconds"
+    // 1...8 us are below 8.192 us, 1...65 us below 65.536 us.
+    #expect(scrape.value("\(seconds)_bucket", ["request": "read", "le": "8.192e-06"]) == 16)
+    #expect(scrape.value("\(seconds)_bucket", ["request": "read", "le": "6.5536e-05"]) == 130)
+    #expect(scrape.value("\(seconds)_sum", ["request": "read"]) == 1.001)
     #expect(scrape.families["ringback_disk_request_duration_seconds"]?.unit == "seconds")
     for family in scrape.families.values { #expect(family.help?.isEmpty == false, "\(family.name)") }
     #expect(try MetricsScrape(MetricsText.write([], daemon: [])).families.count == scrape.families.count)
