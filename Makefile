@@ -7,7 +7,7 @@ RELEASE_FLAGS := -c release -Xswiftc -cross-module-optimization --static-swift-s
 BINARY := .build/release/ringback
 REPORTS := .build/reports
 
-.PHONY: help packages lab-packages build release demo test unit lint lab lab-smoke bench clean
+.PHONY: help packages lab-packages build release demo test unit unit-libaio lint lab lab-smoke bench clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: release ## serve a disk to a guest process on this machine, without Xen
 unit: build ## unit, oracle, tidy and Loopback end-to-end tests
 	swift test
 
+unit-libaio: build ## the end-to-end tests once more, with libaio in place of io_uring
+	RINGBACK_TEST_ENGINE=aio swift test --skip-build --filter EndToEndTests
+
 lint: ## check the formatting
 	swift format lint --recursive --strict Sources Tests Package.swift
 
@@ -42,6 +45,7 @@ lab: release lab-packages ## every scenario of the lab
 test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory unit-libaio
 	@$(MAKE) --no-print-directory lab-smoke
 	@echo "ringback: all tests passed"
 

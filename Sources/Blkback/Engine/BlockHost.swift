@@ -29,13 +29,6 @@ public struct MediumGeometry: BitwiseCopyable, Sendable, Equatable {
   /// Pieces of memory that one transfer uses at most (Linux' UIO_MAXIOV).
   @inlinable public static var maximumVectorCount: Int { 1024 }
 
-  /// Bytes of the largest transfer that a request of `segments` segments becomes: with the blocks at either
-  /// end that it covers in part.
-  @inlinable
-  public func transferByteCount(segments: Int) -> Int {
-    segments * 4096 + (blockByteCount > 512 ? 2 * blockByteCount : 0)
-  }
-
   /// Describes a medium.
   @inlinable
   public init(blockByteCount: Int, memoryAlignment: Int, takesVectors: Bool = true) {
