@@ -13,7 +13,25 @@ struct RateLimiterTests {
   ) throws -> RateLimiter {
     RateLimiter(
       limits: try RateLimits(
-        bytesPerSecond: bytes, bytesBurst: burst, requestsPerSecond: requests, requestsBurst: requestBurst))
+        bytesPerSecond: bytes, bytesBurst: burst, requestsPerSecond: requests, requestsBurst: requestBurst),
+      leastBurstNanoseconds: 0)
+  }
+
+  /// Who wakes up 50 ms late for each request is not held to a fifth of 100 requests a second.
+  @Test func aLateWakeUpCostsNothing() throws {
+    let limiter = RateLimiter(limits: try RateLimits(requestsPerSecond: 100))
+    let queue = limiter.join()
+    var now = Self.second
+    var passed = 0
+    while now < 11 * Self.second {
+      while limiter.admits(queue, atNanoseconds: now) == nil {
+        limiter.charge(byteCount: 4096, atNanoseconds: now)
+        passed += 1
+      }
+      now += 50_000_000
+    }
+    // Ten seconds, the tenth of a second that always may pass at once, and the one that is paid afterwards.
+    #expect((995...1011).contains(passed), "\(passed)")
   }
 
   @Test func whatMakesNoSenseIsRefusedInWords() {

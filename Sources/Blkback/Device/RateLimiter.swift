@@ -40,12 +40,19 @@ public final class RateLimiter: Sendable {
   /// Who does not come in this time after being due is passed over.
   static var patience: UInt64 { 20_000_000 }
 
+  /// The least burst, in nanoseconds of the rate: a thread that wakes up late must not lose what it could have
+  /// passed meanwhile. A tenth of a second, as QEMU's throttling has it.
+  public static var leastBurstNanoseconds: UInt64 { 100_000_000 }
+
   /// A limiter that owes nothing.
-  public init(limits: RateLimits = .unlimited) {
+  public init(
+    limits: RateLimits = .unlimited, leastBurstNanoseconds least: UInt64 = leastBurstNanoseconds
+  ) {
     state = Mutex(
       State(
-        limits: limits, bytes: RateBucket(rate: limits.bytesPerSecond, burst: limits.bytesBurst),
-        requests: RateBucket(rate: limits.requestsPerSecond, burst: limits.requestsBurst)))
+        limits: limits,
+        bytes: RateBucket(rate: limits.bytesPerSecond, burst: limits.bytesBurst, least: least),
+        requests: RateBucket(rate: limits.requestsPerSecond, burst: limits.requestsBurst, least: least)))
     isLimited = Atomic(limits.isLimited)
   }
 
@@ -140,12 +147,15 @@ struct RateBucket {
   /// Nanoseconds owed at `time`.
   private var debt: UInt64 = 0
   private var time: UInt64?
+  /// The allowance is never less than this.
+  private let least: UInt64
   /// Units times 10^9, less than `rate`, that were too few for a whole nanosecond.
   private var remainder: UInt64 = 0
 
-  init(rate: UInt64, burst: UInt64) {
+  init(rate: UInt64, burst: UInt64, least: UInt64) {
     self.rate = rate
-    allowance = Self.scaled(burst, 1_000_000_000, over: rate).quotient
+    self.least = least
+    allowance = max(least, Self.scaled(burst, 1_000_000_000, over: rate).quotient)
   }
 
   /// Nanoseconds until the next request may pass.
@@ -179,7 +189,7 @@ struct RateBucket {
     }
     remainder = 0
     rate = newRate
-    allowance = Self.scaled(burst, 1_000_000_000, over: newRate).quotient
+    allowance = max(least, Self.scaled(burst, 1_000_000_000, over: newRate).quotient)
   }
 
   private mutating func pay(_ now: UInt64) {

@@ -3,11 +3,12 @@
 public struct RateLimits: Sendable, Equatable {
   /// Bytes a second; 0 for no limit, else 4096...2^50.
   public let bytesPerSecond: UInt64
-  /// Bytes that pass at once after idle time, at most an hour's worth.
+  /// Bytes that pass at once after idle time, at most an hour's worth; a tenth of a second's worth always may.
   public let bytesBurst: UInt64
   /// Requests a second; 0 for no limit, else at most 10^9.
   public let requestsPerSecond: UInt64
-  /// Requests that pass at once after idle time, at most an hour's worth.
+  /// Requests that pass at once after idle time, at most an hour's worth; a tenth of a second's worth always
+  /// may.
   public let requestsBurst: UInt64
 
   /// No limits.
