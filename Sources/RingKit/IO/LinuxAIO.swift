@@ -130,8 +130,10 @@ final class LinuxAIO {
     flushOverflow()
     takeRequests()
     let ready = queues.completionCount
+    // What the kernel has now may have ended before the return.
+    let isWithKernel = kernelCount > 0
     try reap(minimum: minimum)
-    return minimum > ready || kernelCount > 0
+    return minimum > ready || isWithKernel || kernelCount > 0
   }
 
   /// Takes all requests off the submission queue and hands them over.
