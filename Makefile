@@ -45,7 +45,6 @@ lab: release lab-packages ## every scenario of the lab
 test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
-	@$(MAKE) --no-print-directory unit-libaio
 	@$(MAKE) --no-print-directory lab-smoke
 	@echo "ringback: all tests passed"
 
