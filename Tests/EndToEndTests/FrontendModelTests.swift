@@ -120,7 +120,7 @@ import Testing
     }
   }
 
-  @Test func aReadThatMeetsAWriteMayFindWordsOfBoth() {
+  @Test func aReadThatMeetsAWriteMayFindBytesOfBoth() {
     let model = DiskModel(sectorCount: 4, seed: 1, initial: .zero)
     func mixed(_ left: SectorBuffer, _ right: SectorBuffer) -> SectorBuffer {
       var buffer = left
@@ -144,6 +144,15 @@ import Testing
     #expect(model.fault(mixed(second, SectorBuffer()), sector: 1, floor: floor) != nil)
     let other = stamped(model.beginWrite(2))
     #expect(model.fault(mixed(second, other), sector: 1, floor: floor) != nil)
+    // Not even a word need be whole: one half of it zeroed by a discard, the other not yet.
+    model.endWrite(1..<2, succeeded: true)
+    let floorBeforeDiscard = model.floor(1)
+    model.beginDiscard(1..<2)
+    var torn = mixed(SectorBuffer(), second)
+    torn[29] = second[29] & 0xFFFF_FFFF_0000_0000
+    #expect(model.fault(torn, sector: 1, floor: floorBeforeDiscard) == nil)
+    torn[29] ^= 1 &<< 33
+    #expect(model.fault(torn, sector: 1, floor: floorBeforeDiscard) != nil)
   }
 
   @Test func whatAFlushCoveredSurvivesACut() throws {

@@ -95,24 +95,37 @@ public final class DiskModel {
       foundSector: buffer[1], foundSequence: buffer[2])
   }
 
-  /// True when every word is of one of the writes that the read may have met. A medium need not keep a sector
-  /// whole while it is written, and page caches and memory do not.
+  /// True when every byte is of one of the changes that the read may have met. A medium need not keep a sector
+  /// whole while it is written; page caches and memory do not, nor even a word of it (memset may go byte by
+  /// byte).
   private func isTorn(_ buffer: SectorBuffer, sector: Int, from oldest: UInt32) -> Bool {
     let newest = issued[sector]
     // With nothing in flight during the read there is one answer only.
     guard newest > oldest else { return false }
     var candidate = SectorBuffer()
-    var isFound = InlineArray<64, Bool>(repeating: false)
+    // The bytes of each word that some change explains.
+    var explained = InlineArray<64, UInt64>(repeating: 0)
     for sequence in oldest...newest {
       candidate = SectorBuffer()
       if sequence > 0 { SectorStamp(seed: seed, sector: UInt64(sector), sequence: sequence).fill(&candidate) }
       if sequence == 0 && initial == .unknown { return true }
-      var found = isFound.mutableSpan
-      for index in 0..<SectorBuffer.wordCount where candidate[index] == buffer[index] { found[index] = true }
+      var bytes = explained.mutableSpan
+      for index in 0..<SectorBuffer.wordCount {
+        bytes[index] |= Self.equalBytes(candidate[index], buffer[index])
+      }
     }
-    let found = isFound.span
-    for index in 0..<SectorBuffer.wordCount where !found[index] { return false }
+    let bytes = explained.span
+    for index in 0..<SectorBuffer.wordCount where bytes[index] != .max { return false }
     return true
+  }
+
+  /// 0xFF in each byte in which two words agree.
+  private static func equalBytes(_ left: UInt64, _ right: UInt64) -> UInt64 {
+    var difference = left ^ right
+    difference |= difference &>> 4 & 0x0F0F_0F0F_0F0F_0F0F
+    difference |= difference &>> 2 & 0x3333_3333_3333_3333
+    difference |= difference &>> 1
+    return ~((difference & 0x0101_0101_0101_0101) &* 0xFF)
   }
 
   private func isInitial(_ buffer: SectorBuffer) -> Bool {
