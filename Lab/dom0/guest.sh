@@ -11,9 +11,16 @@ guest_id() { cat "/run/lab/ids/$1"; }
 guest_lookup() { mkdir -p /run/lab/ids && xl domid "$1" >"/run/lab/ids/$1" 2>/dev/null; }
 guest_lives() { xenstore-exists "/local/domain/$(guest_id "$1")/name"; }
 
-# guest_create NAME [--fio] [--kernel WORDS] [CONFIGURATION LINE]...: a paused PV guest; WORDS go onto its kernel's
-# command line, root=/dev/xvda starts it from that disk, MODULE.PARAMETER=VALUE is passed to a module
+# guest_create NAME [--fio] [--kernel WORDS] [CONFIGURATION LINE]...: a paused PV guest
 guest_create() {
+  guest_describe "$@"
+  xl create -q -p "/run/lab/guests/$1"
+  guest_lookup "$1"
+}
+
+# guest_describe: the same, but only xl's configuration file for it. WORDS go onto the kernel's command line,
+# root=/dev/xvda starts the guest from that disk, MODULE.PARAMETER=VALUE is passed to a module
+guest_describe() {
   local name=$1 ramdisk=guest.cpio memory=160 words=''; shift
   if [ "${1-}" = --fio ]; then ramdisk=guest-fio.cpio memory=384; shift; fi
   if [ "${1-}" = --kernel ]; then words=$2; shift 2; fi
@@ -22,8 +29,6 @@ guest_create() {
   printf '%s\n' "name='$name'" "type='pv'" "kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'" \
     "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5 $words'" \
     "on_poweroff='destroy'" "on_reboot='destroy'" "on_crash='destroy'" "$@" >"/run/lab/guests/$name"
-  xl create -q -p "/run/lab/guests/$name"
-  guest_lookup "$name"
 }
 
 # guest_start NAME: lets it run and waits until it takes commands
@@ -31,6 +36,15 @@ guest_start() {
   xl unpause "$1"
   guest_await_ready "$1"
 }
+
+# guest_is_idle NAME: its processors have had nothing to do for half a second (in tenths of a second of their time)
+guest_is_idle() {
+  local before
+  before=$(guest_processor_time "$1")
+  usleep 500000
+  [ "$(guest_processor_time "$1")" = "$before" ]
+}
+guest_processor_time() { xl list "$1" | awk 'NR == 2 { print $NF }'; }
 
 guest_await_ready() { await $guest_limit xenstore-exists "/local/domain/$(guest_id "$1")/data/lab/reply"; }
 

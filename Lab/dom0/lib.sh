@@ -8,6 +8,8 @@
 . "$lab/dom0/guest.sh"
 # shellcheck source=dom0/ringback.sh
 . "$lab/dom0/$backend.sh"
+# shellcheck source=dom0/xl.sh
+. "$lab/dom0/xl.sh"
 
 # expect TEXT COMMAND...: one check; the scenario goes on when it fails
 expect() {
@@ -130,6 +132,29 @@ counter() { backend_counter "$(guest_id "$1")" "$2" "$3"; }
 
 # counter_reaches GUEST VDEV NAME NUMBER
 counter_reaches() { [ "$(counter "$1" "$2" "$3")" -ge "$4" ]; }
+
+# writer_start GUEST VDEV OPTION of fio...: the guest writes at random places, reads back and compares, until writer_stop
+writer_start() {
+  local guest=$1 vdev=$2 before; shift 2
+  before=$(counter "$guest" "$vdev" writes)
+  guest_run "$guest" "
+    until xenstore-exists data/enough; do
+      fio --name=writer --filename=/dev/$vdev --direct=1 --ioengine=libaio --randrepeat=0 --rw=randwrite --size=100% \
+        --verify=crc32c --verify_fatal=1 --verify_backlog=64 $* || exit 1
+    done" &
+  writer=$!
+  await 60 counter_reaches "$guest" "$vdev" writes $((before + 50))
+}
+
+# writer_stop GUEST: its status tells whether all that was written came back
+writer_stop() {
+  local enough status=0
+  enough=/local/domain/$(guest_id "$1")/data/enough
+  xenstore-write "$enough" 1
+  wait "$writer" || status=$?
+  xenstore-rm "$enough"
+  return $status
+}
 
 # frontend_node GUEST VDEV NODE and backend_node GUEST VDEV NODE: a value from xenstore, empty when it is not there
 frontend_node() { xenstore-read "/local/domain/$(guest_id "$1")/device/vbd/$(vdev_number "$2")/$3" 2>/dev/null || true; }

@@ -34,6 +34,10 @@ backend_kill() {
   await 30 daemon_gone "$pid"
 }
 
+# daemon_holds FILE: whether the daemon has it open
+daemon_holds() { daemon_files | grep -qxF "$1"; }
+# daemon_files: what the daemon has open
+daemon_files() { ls -l "/proc/$(cat /run/lab/daemon.pid)/fd" | sed -n 's/.* -> //p'; }
 daemon_gone() { [ ! -e "/proc/$1" ]; }
 backend_last_words() { echo "status $(cat /run/lab/daemon.status 2>/dev/null), $(tail -1 /run/lab/daemon.log)"; }
 

@@ -7,18 +7,14 @@ guest_create g --fio
 attach g xvda "$image"
 guest_start g
 require "the guest sees the disk" guest_run g 'disk_ready xvda'
-guest_run g '
-  until xenstore-exists data/enough; do
-    fio --name=pause --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=16 --randrepeat=0 --rw=randwrite --bs=16k \
-      --io_size=8m --size=100% --fdatasync=100 --verify=crc32c --verify_fatal=1 --verify_backlog=64 || exit 1
-  done' &
-writer=$!
-require "it writes" await 60 counter_reaches g xvda writes 50
+require "it writes" writer_start g xvda --iodepth=16 --bs=16k --io_size=8m --fdatasync=100
+expect "the daemon holds the image" daemon_holds "$image"
 
 require "pause" ask pause g xvda
 before=$(sum_of "$image")
 writes=$(counter g xvda writes)
-sleep 2
+expect "the daemon has let go of the image" eval '! daemon_holds "$image"'
+expect "the guest comes to a halt" await 60 guest_is_idle g
 expect_equal "nothing is written while paused" "$(counter g xvda writes)" "$writes"
 expect_equal "and the image stays as it is" "$(sum_of "$image")" "$before"
 require "resume" ask resume g xvda
@@ -39,8 +35,7 @@ expect "the next daemon leaves the disk paused" await 60 eval '[ "$(backend_node
 require "resume" ask resume g xvda
 expect "the guest goes on" await 60 counter_reaches g xvda writes 50
 
-xenstore-write "/local/domain/$(guest_id g)/data/enough" 1
-expect "all that the guest wrote came back" wait $writer
+expect "all that the guest wrote came back" writer_stop g
 expect_equal "no request failed" "$(counter g xvda errors)" 0
 written=$(guest_run g 'dd if=/dev/xvda bs=1M iflag=direct 2>/dev/null | sha256sum')
 detach g xvda

@@ -47,21 +47,14 @@ guest_create g --fio
 attach g xvda "qcow2:$images/data.qcow2"
 guest_start g
 require "the guest sees the disk" guest_run g 'disk_ready xvda'
-guest_run g '
-  until xenstore-exists data/enough; do
-    fio --name=killed --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=16 --randrepeat=0 --rw=randwrite --bs=16k \
-      --io_size=8m --size=100% --fdatasync=100 --verify=crc32c --verify_fatal=1 --verify_backlog=64 || exit 1
-  done' &
-writer=$!
-require "it writes" await 60 counter_reaches g xvda writes 50
+require "it writes" writer_start g xvda --iodepth=16 --bs=16k --io_size=8m --fdatasync=100
 for time in first second third; do
   old=$(storage_daemons) before=$(counter g xvda writes)
   kill -KILL "$old"
   expect "the guest goes on after the $time kill -9 of the storage daemon" await 60 counter_reaches g xvda writes $((before + 200))
   expect "which is another one" test "$(storage_daemons)" != "$old"
 done
-xenstore-write "/local/domain/$(guest_id g)/data/enough" 1
-expect "all that the guest wrote came back" wait $writer
+expect "all that the guest wrote came back" writer_stop g
 expect_equal "no request failed" "$(counter g xvda errors)" 0
 written=$(guest_run g 'dd if=/dev/xvda bs=1M iflag=direct 2>/dev/null | sha256sum')
 detach g xvda

@@ -10,38 +10,19 @@ attach g xvda "$image"
 guest_start g
 require "the guest sees the disk" guest_run g 'disk_ready xvda'
 
-# start_writer DEPTH: the guest writes and checks at random places until stop_writer
-start_writer() {
-  guest_run g "
-    until xenstore-exists data/enough; do
-      fio --name=restart --filename=/dev/xvda --direct=1 --ioengine=libaio --iodepth=$1 --randrepeat=0 \
-        --rw=randwrite --bs=4k --io_size=$((1 + $1))m --size=100% --verify=crc32c --verify_fatal=1 --verify_backlog=64 || exit 1
-    done" &
-  writer=$!
-  await 60 counter_reaches g xvda writes 50
-}
-# stop_writer: its status tells whether all that was written came back
-stop_writer() {
-  xenstore-write "/local/domain/$(guest_id g)/data/enough" 1
-  local status=0
-  wait "$writer" || status=$?
-  xenstore-rm "/local/domain/$(guest_id g)/data/enough"
-  return $status
-}
-
-require "the guest keeps 32 requests in flight" start_writer 32
+require "the guest keeps 32 requests in flight" writer_start g xvda --iodepth=32 --bs=4k --io_size=33m
 for time in first second third; do
   require "the daemon stops cleanly" backend_stop
   backend_start
   expect "the guest goes on after the $time stop" await 60 counter_reaches g xvda writes 50
 done
-expect "all that the guest wrote came back" stop_writer
+expect "all that the guest wrote came back" writer_stop g
 
-require "the guest keeps one request in flight" start_writer 1
+require "the guest keeps one request in flight" writer_start g xvda --iodepth=1 --bs=4k --io_size=2m
 for time in first second third; do
   backend_kill
   backend_start
   expect "the guest goes on after the $time kill -9" await 60 counter_reaches g xvda writes 50
 done
-expect "all that the guest wrote came back" stop_writer
+expect "all that the guest wrote came back" writer_stop g
 expect_equal "the guest still holds the disk Connected" "$(frontend_node g xvda state)" 4
