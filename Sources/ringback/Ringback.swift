@@ -17,6 +17,15 @@ struct Ringback: ParsableCommand {
     subcommands: [
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
-      Insert.self, Eject.self, Limit.self, Demo.self, Guest.self, LoopbackCommand.self,
+      Insert.self, Eject.self, Limit.self, TapControl.self, Demo.self, Guest.self, LoopbackCommand.self,
     ])
+
+  /// By the name tap-ctl, the program is blktap's command of that name.
+  static func main() {
+    let words = CommandLine.arguments
+    if words.first?.split(separator: "/").last == TapCommand.name[...] {
+      TapCommand.main(Array(words.dropFirst()))
+    }
+    main(nil)
+  }
 }

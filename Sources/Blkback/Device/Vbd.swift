@@ -42,6 +42,9 @@ public final class Vbd {
     self.environment = environment
   }
 
+  /// True while the image is open.
+  public var hasImage: Bool { image != nil }
+
   /// Where the disk stands.
   public var state: XenbusState? { handshake.own }
 

@@ -10,6 +10,8 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
     case permission
     /// Neither a regular file nor a block device: what it is instead.
     case unsuitable(String)
+    /// A drive without a medium, or a device without a driver.
+    case noMedium
     /// No bytes in it.
     case empty
     /// Its size in bytes is not a multiple of what it must be a multiple of.
@@ -46,7 +48,7 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
     case EROFS: reason = .readOnlyMedium
     case EISDIR: reason = .unsuitable("a directory")
     case EBUSY, ETXTBSY: reason = .busy
-    case ENXIO, ENOMEDIUM: reason = .unsuitable("a device without a medium or a driver")
+    case ENXIO, ENOMEDIUM: reason = .noMedium
     default: reason = .system(SystemError(call: call, errno: code))
     }
   }
@@ -61,6 +63,8 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
         + " read-only disk) to it and search access to its directories"
     case .unsuitable(let kind):
       return "\(path): is \(kind); a disk is a regular file or a block device"
+    case .noMedium:
+      return "\(path): is a device without a medium or a driver; a disk is a regular file or a block device"
     case .empty:
       return "\(path): is empty; give it a size first (`truncate -s 10G \(path)`)"
     case .ragged(let byteCount, let multiple):
@@ -77,6 +81,21 @@ public struct StorageError: Error, Equatable, CustomStringConvertible {
       return "\(path): \(conflict.words)"
     case .system(let failure):
       return "\(path): \(failure)"
+    }
+  }
+}
+
+extension StorageError.Reason {
+  /// The error number that comes closest.
+  public var errno: Int32 {
+    switch self {
+    case .missing: ENOENT
+    case .permission: EACCES
+    case .unsuitable, .empty, .ragged, .directRefused: EINVAL
+    case .noMedium: ENOMEDIUM
+    case .readOnlyMedium: EROFS
+    case .busy, .inUse: EBUSY
+    case .system(let failure): failure.errno
     }
   }
 }

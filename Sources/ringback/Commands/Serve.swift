@@ -36,6 +36,11 @@ struct Serve: ParsableCommand {
       "Where to listen for the other commands, such as `ringback stats`.", valueName: "path"))
   var controlSocket: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Directory of the sockets that scripts expect of blktap's tapdisks.", valueName: "path"))
+  var controlDirectory: String?
+
   @OptionGroup(title: "What guests are offered") var features: OfferOptions
 
   @OptionGroup(title: "How data threads work") var io: IOOptions
@@ -55,6 +60,7 @@ struct Serve: ParsableCommand {
       kinds: kind.isEmpty ? [defaultKind] : kind,
       threadCount: threads ?? ProcessInfo.processInfo.activeProcessorCount,
       controlSocketPath: controlSocket ?? host.controlSocketPath)
+    daemon.tapDirectory = controlDirectory ?? host.tapDirectory
     daemon.offer = features.offer
     daemon.threads = io.configuration
     daemon.threads.poolByteCount = pool << 20

@@ -6,10 +6,10 @@ import Foundation
 struct ControlQuestion: Codable, Equatable {
   /// The verbs.
   enum Verb: String, Codable, CaseIterable {
-    case list, stats, pause, resume, resize, insert, eject, limit
+    case list, stats, pause, resume, resize, insert, eject, limit, tap
 
     /// Whether it is about one disk.
-    var namesADisk: Bool { self != .list && self != .stats }
+    var namesADisk: Bool { self != .list && self != .stats && self != .tap }
   }
 
   var `do`: Verb
@@ -29,15 +29,19 @@ struct ControlQuestion: Codable, Equatable {
   var steps: Bool?
   /// limit: the new limits, as a whole; absent to ask for the present ones.
   var limits: LimitReport?
+  /// tap: what is asked of a tap.
+  var tap: TapQuestion?
 
   init(_ verb: Verb) { self.do = verb }
+
+  init(_ tap: TapQuestion) { (self.do, self.tap) = (.tap, tap) }
 
   /// Understands a line, or says what is wrong with it.
   static func parse(_ line: String) -> Result<ControlQuestion, ControlFailure> {
     let text = line.trimmingCharacters(in: .whitespaces)
     let known = Verb.allCases.map(\.rawValue).joined(separator: ", ")
     guard text.hasPrefix("{") else {
-      guard let verb = Verb(rawValue: text), !verb.namesADisk else {
+      guard let verb = Verb(rawValue: text), verb == .list || verb == .stats else {
         return .failure(
           ControlFailure("unknown question \"\(text.prefix(64))\"; ask with JSON: {\"do\": one of \(known)}"))
       }
@@ -48,6 +52,9 @@ struct ControlQuestion: Codable, Equatable {
       if question.do.namesADisk && (question.domain == nil || question.vdev == nil) {
         return .failure(
           ControlFailure("\"\(question.do.rawValue)\" needs \"domain\" and \"vdev\", both numbers"))
+      }
+      if question.do == .tap && question.tap == nil {
+        return .failure(ControlFailure("\"tap\" needs \"tap\", such as {\"verb\": \"list\"}"))
       }
       if question.do == .insert && question.image == nil {
         return .failure(ControlFailure("\"insert\" needs \"image\""))
@@ -81,7 +88,10 @@ struct ControlQuestion: Codable, Equatable {
 /// Why a question was not answered as hoped.
 struct ControlFailure: Error, Codable, Equatable {
   var error: String
-  init(_ error: String) { self.error = error }
+  /// A number of errno.h, where one tells more than the words; only about taps.
+  var errno: Int32?
+
+  init(_ error: String, errno: Int32? = nil) { (self.error, self.errno) = (error, errno) }
 }
 
 /// Answers as text.

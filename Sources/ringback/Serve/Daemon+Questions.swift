@@ -15,6 +15,8 @@ extension Daemon {
         socket.answer(ticket, with: ControlReply.value(samples.map { DeviceReport($0) }))
       case .stats:
         answerNumbers(question, to: ticket)
+      case .tap:
+        if let asked = question.tap { answer(asked, to: ticket) }
       case .pause, .resume, .resize, .insert, .eject, .limit:
         do throws(ControlFailure) {
           carryOut(question, on: try disk(of: question), for: ticket)
@@ -88,7 +90,7 @@ extension Daemon {
       } catch {
         done(VbdError(error))
       }
-    case .list, .stats: done(nil)
+    case .list, .stats, .tap: done(nil)
     }
   }
 }

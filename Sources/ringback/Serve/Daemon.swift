@@ -8,6 +8,8 @@ struct DaemonConfiguration {
   var kinds: [String]
   var threadCount: Int
   var controlSocketPath: String
+  /// Where the sockets of taps are; scripts and xenstore nodes name them (blktap.h, BLKTAP2_CONTROL_DIR).
+  var tapDirectory = "/run/blktap-control"
   var offer = VbdOffer()
   /// Where the statistics for xentop go; nil for nowhere.
   var sharedStatisticsDirectory: String?
@@ -45,6 +47,7 @@ final class Daemon: VbdEnvironment {
   var chores = DaemonChores()
   private var budgets: [DomainID: LogBudget] = [:]
   private var nextThread = 0
+  var taps: DaemonTaps
   var isStopping = false
 
   /// Opens everything that can fail before the first disk is looked at.
@@ -70,10 +73,12 @@ final class Daemon: VbdEnvironment {
     let inbox = try Mailbox<(DeviceAddress, VbdEvent)>()
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
+    taps = DaemonTaps(file: configuration.tapFile, directory: configuration.tapDirectory)
     socket = try ControlSocket(path: configuration.controlSocketPath)
     metricsServer = try configuration.metricsAddress.map { try MetricsServer($0) }
     metricsFile = configuration.metricsFile
     openSharedStatistics()
+    restoreTaps()
   }
 
   /// Serves until it is told to stop and every disk is drained.

@@ -16,14 +16,23 @@ struct DaemonClient {
 
   /// The whole answer, as text. Throws when nobody answers, or when the daemon answers with an error.
   func ask(_ question: ControlQuestion) throws -> Data {
-    let socket: LocalSocket
+    let reply: Data
     do {
-      socket = try LocalSocket.connect(path: path)
-    } catch {
+      reply = try exchange(question)
+    } catch let error as SystemError {
       throw CommandError(
         "no daemon answers at \(path) (\(error)); is `ringback serve` running? "
           + "Its --control-socket has to be the same, and only its own user and root may ask")
     }
+    if let failure = try? JSONDecoder().decode(ControlFailure.self, from: reply) {
+      throw CommandError(failure.error)
+    }
+    return reply
+  }
+
+  /// What the daemon says to a question, be it an error. Throws a ``SystemError`` when nobody is there.
+  func exchange(_ question: ControlQuestion) throws -> Data {
+    let socket = try LocalSocket.connect(path: path)
     var left = Array("\(try question.line)\n".utf8)[...]
     while !left.isEmpty { left = left.dropFirst(try socket.write(left)) }
     var reply = Data()
@@ -39,9 +48,6 @@ struct DaemonClient {
     }
     guard !reply.isEmpty else {
       throw CommandError("the daemon at \(path) ended without an answer; its log says why")
-    }
-    if let failure = try? JSONDecoder().decode(ControlFailure.self, from: reply) {
-      throw CommandError(failure.error)
     }
     return reply
   }
@@ -62,6 +68,11 @@ extension HostOptions {
   /// Where the daemon listens for questions.
   var controlSocketPath: String {
     hypervisor == .loopback ? "\(loopbackDirectory)/control" : "/run/ringback/control"
+  }
+
+  /// Where the sockets of taps are.
+  var tapDirectory: String {
+    hypervisor == .loopback ? "\(loopbackDirectory)/blktap-control" : "/run/blktap-control"
   }
 
   /// The daemon that commands ask.
