@@ -59,12 +59,10 @@ struct DiskOptions: ParsableArguments {
     if cdrom, let mode, mode != .r {
       throw ValidationError("a CD-ROM is read only; leave --mode away, or use --removable for a disk")
     }
-    var limits = LimitReport()
-    limits.bytesPerSecond = limitBytes?.value ?? 0
-    limits.bytesBurst = limitBytesBurst?.value ?? 0
-    limits.requestsPerSecond = limitRequests ?? 0
-    limits.requestsBurst = limitRequestsBurst ?? 0
-    try LimitReport.check(limits)
+    try LimitReport.check(
+      LimitReport(
+        bytes: limitBytes, bytesBurst: limitBytesBurst, requests: limitRequests,
+        requestsBurst: limitRequestsBurst))
   }
 
   var effectiveMode: DiskMode { mode ?? (cdrom ? .r : .w) }

@@ -29,30 +29,35 @@ struct Limit: ParsableCommand {
   var none = false
 
   func validate() throws {
-    let isNamed = bytes != nil || bytesBurst != nil || requests != nil || requestsBurst != nil
-    guard !(none && isNamed) else { throw ValidationError("--none lifts all limits; name none beside it") }
-    try LimitReport.check(limits)
+    guard !none || named == nil else {
+      throw ValidationError("--none lifts all limits; name none beside it")
+    }
+    try LimitReport.check(named)
   }
 
-  private var limits: LimitReport? {
-    if none { return LimitReport() }
-    guard bytes != nil || bytesBurst != nil || requests != nil || requestsBurst != nil else { return nil }
-    var limits = LimitReport()
-    limits.bytesPerSecond = bytes?.value ?? 0
-    limits.bytesBurst = bytesBurst?.value ?? 0
-    limits.requestsPerSecond = requests ?? 0
-    limits.requestsBurst = requestsBurst ?? 0
-    return limits
+  private var named: LimitReport? {
+    LimitReport(bytes: bytes, bytesBurst: bytesBurst, requests: requests, requestsBurst: requestsBurst)
   }
 
   func run() throws {
     var question = ControlQuestion(.limit)
-    question.limits = limits
+    question.limits = none ? LimitReport() : named
     try verb.ask(question) { "\(verb.disk): limits: \($0.limits ?? LimitReport())" }
   }
 }
 
 extension LimitReport {
+  /// The limits that options name; nil when they name none.
+  init?(
+    bytes: ByteCountArgument?, bytesBurst: ByteCountArgument?, requests: UInt64?, requestsBurst: UInt64?
+  ) {
+    guard bytes != nil || bytesBurst != nil || requests != nil || requestsBurst != nil else { return nil }
+    bytesPerSecond = bytes?.value ?? 0
+    self.bytesBurst = bytesBurst?.value ?? 0
+    requestsPerSecond = requests ?? 0
+    self.requestsBurst = requestsBurst ?? 0
+  }
+
   /// Says on the command line what the daemon would say.
   static func check(_ limits: LimitReport?) throws {
     do {
