@@ -7,8 +7,9 @@ import Testing
     -> DiskNumbers
   {
     var disk = DiskNumbers(
-      domain: 1, vdev: 51712, name: name, kind: "vbd3", state: "Connected", image: "raw:/srv/\(name).img",
-      mode: "w")
+      DiskHeader(
+        domain: 1, vdev: 51712, name: name, kind: "vbd3", state: "Connected", image: "raw:/srv/\(name).img",
+        mode: "w"), DiskDetails())
     (disk.queueCount, disk.queueDepth) = (1, 32)
     var read = KindNumbers()
     (read.completed, read.bytes, read.latency.steps) = (reads, bytes, steps)

@@ -32,11 +32,12 @@ struct List: ParsableCommand {
         let state = try? store.state("\(path)/state")
         reports.append(
           DeviceReport(
-            domain: address.domain.rawValue, vdev: address.device,
-            name: VirtualDevice(number: address.device).description, kind: kind,
-            state: state.map { "\($0)" } ?? "none", image: try store.read("\(path)/params") ?? "",
-            mode: try store.read("\(path)/mode") ?? "",
-            error: try store.read(BackendNodes.errorNode(of: address, backend: own))))
+            DiskHeader(
+              domain: address.domain.rawValue, vdev: address.device,
+              name: VirtualDevice(number: address.device).description, kind: kind,
+              state: state.map { "\($0)" } ?? "none", image: try store.read("\(path)/params") ?? "",
+              mode: try store.read("\(path)/mode") ?? ""),
+            DeviceDetails(error: try store.read(BackendNodes.errorNode(of: address, backend: own)))))
       }
     }
     let served = try Self.ask(host.daemon(daemon))

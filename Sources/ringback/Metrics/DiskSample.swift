@@ -34,13 +34,12 @@ struct DiskSample {
 extension DiskNumbers {
   /// Makes a sample readable; `perQueue` tells of each queue too, `withSteps` of each latency's steps.
   init(_ sample: DiskSample, perQueue: Bool, withSteps: Bool) {
-    domain = sample.address.domain.rawValue
-    vdev = sample.address.device
-    name = sample.name
-    kind = sample.address.kind
-    state = sample.state
-    image = sample.image
-    mode = sample.mode
+    self.init(DiskHeader(sample), DiskDetails(sample, perQueue: perQueue, withSteps: withSteps))
+  }
+}
+
+extension DiskDetails {
+  fileprivate init(_ sample: DiskSample, perQueue: Bool, withSteps: Bool) {
     isPaused = sample.isPaused
     byteCount = sample.byteCount
     limits = sample.limits

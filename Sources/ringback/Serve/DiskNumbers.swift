@@ -3,14 +3,10 @@ import Foundation
 import RingKit
 
 /// What `ringback stats` tells of a disk: numbers since it last connected.
-struct DiskNumbers: Codable, Equatable {
-  var domain: UInt16
-  var vdev: UInt32
-  var name: String
-  var kind: String
-  var state: String
-  var image: String
-  var mode: String
+typealias DiskNumbers = DiskAccount<DiskDetails>
+
+/// What `ringback stats` tells beside which disk it is.
+struct DiskDetails: Codable, Equatable {
   var isPaused = false
   /// Bytes of the disk; 0 for an empty drive.
   var byteCount: UInt64 = 0
