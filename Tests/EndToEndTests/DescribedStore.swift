@@ -3,8 +3,8 @@ import RingKit
 import Synchronization
 
 /// A disk in memory that says of itself what a test wants.
-final class DescribedStore: BlockStore {
-  private let below: any BlockStore
+final class DescribedStore: StoreAround {
+  let below: any BlockStore
   let discard: DiscardSupport?
   let maximumQueueCount: Int
   let physicalBlockByteCount: Int
@@ -17,14 +17,6 @@ final class DescribedStore: BlockStore {
     self.discard = discard
     self.maximumQueueCount = maximumQueueCount
     self.physicalBlockByteCount = physicalBlockByteCount
-  }
-
-  var byteCount: UInt64 { below.byteCount }
-  var geometry: MediumGeometry { below.geometry }
-  var warning: String? { nil }
-  func refreshByteCount() throws(VbdError) -> UInt64 { try below.refreshByteCount() }
-  func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
-    try below.openChannel(place)
   }
 }
 
@@ -48,8 +40,8 @@ final class Lingering: Sendable {
 }
 
 /// A disk in memory whose image is closed when the test says so.
-final class LingeringStore: BlockStore {
-  private let below: any BlockStore
+final class LingeringStore: StoreAround {
+  let below: any BlockStore
   private let lingering: Lingering
 
   init(_ lingering: Lingering) throws(VbdError) {
@@ -57,15 +49,5 @@ final class LingeringStore: BlockStore {
     self.lingering = lingering
   }
 
-  var byteCount: UInt64 { below.byteCount }
-  var geometry: MediumGeometry { below.geometry }
-  var physicalBlockByteCount: Int { 512 }
-  var discard: DiscardSupport? { nil }
-  var maximumQueueCount: Int { .max }
-  var warning: String? { nil }
-  func refreshByteCount() throws(VbdError) -> UInt64 { byteCount }
   func close(done: @escaping @Sendable () -> Void) { lingering.add(done) }
-  func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
-    try below.openChannel(place)
-  }
 }

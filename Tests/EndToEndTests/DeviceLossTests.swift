@@ -69,8 +69,8 @@ import Testing
 }
 
 /// A store whose flushes fail with EIO.
-final class ForgetfulStore: BlockStore {
-  private let below: any BlockStore
+final class ForgetfulStore: StoreAround {
+  let below: any BlockStore
   private let isForgetful: Bool
 
   init(_ below: any BlockStore, isForgetful: Bool) {
@@ -78,41 +78,19 @@ final class ForgetfulStore: BlockStore {
     self.isForgetful = isForgetful
   }
 
-  var byteCount: UInt64 { below.byteCount }
-  var geometry: MediumGeometry { below.geometry }
-  var physicalBlockByteCount: Int { below.physicalBlockByteCount }
-  var discard: DiscardSupport? { below.discard }
-  var maximumQueueCount: Int { below.maximumQueueCount }
-  var warning: String? { below.warning }
-  func refreshByteCount() throws(VbdError) -> UInt64 { try below.refreshByteCount() }
-
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
     let channel = try below.openChannel(place)
     return isForgetful ? ForgetfulChannel(channel) : channel
   }
 }
 
-private final class ForgetfulChannel: StoreChannel {
-  private let below: any StoreChannel
+private final class ForgetfulChannel: ChannelAround {
+  let below: any StoreChannel
   private var failed: [UInt32] = []
 
   init(_ below: any StoreChannel) { self.below = below }
 
-  func read(token: UInt32, into vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
-    below.read(token: token, into: vectors, first: first, count: count, offset: offset)
-  }
-
-  func write(token: UInt32, from vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
-    below.write(token: token, from: vectors, first: first, count: count, offset: offset)
-  }
-
   func flush(token: UInt32) { failed.append(token) }
-
-  func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
-    below.discard(token: token, offset: offset, byteCount: byteCount, isSecure: isSecure)
-  }
-
-  func completed(token: UInt32, result: Int32) { below.completed(token: token, result: result) }
 
   func nextCompletion() -> StoreCompletion? {
     if let token = failed.popLast() { return StoreCompletion(token: token, result: -5) }
@@ -120,5 +98,4 @@ private final class ForgetfulChannel: StoreChannel {
   }
 
   var hasCompletions: Bool { !failed.isEmpty || below.hasCompletions }
-  func close() { below.close() }
 }

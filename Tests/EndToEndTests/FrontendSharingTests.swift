@@ -7,21 +7,15 @@ import Testing
 /// thread, and the guest's pages that stay mapped.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct FrontendSharingTests {
   /// A store below in blocks of 4096 bytes.
-  private final class CoarseStore: BlockStore {
-    private let below: any BlockStore
+  private final class CoarseStore: StoreAround {
+    let below: any BlockStore
 
     init(_ below: any BlockStore) { self.below = below }
 
-    var byteCount: UInt64 { below.byteCount }
     var geometry: MediumGeometry { MediumGeometry(blockByteCount: 4096, memoryAlignment: 512) }
     var physicalBlockByteCount: Int { 4096 }
     var discard: DiscardSupport? { nil }
     var maximumQueueCount: Int { .max }
-    var warning: String? { nil }
-    func refreshByteCount() throws(VbdError) -> UInt64 { byteCount }
-    func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
-      try below.openChannel(place)
-    }
   }
 
   /// Small writes on four queues of two threads to a few blocks: each is read, changed and written while others

@@ -37,30 +37,22 @@ final class CallLog: Sendable {
 }
 
 /// A store whose writes and flushes are written down.
-final class WatchedStore: BlockStore {
-  private let store: any BlockStore
+final class WatchedStore: StoreAround {
+  let below: any BlockStore
   private let log: CallLog
 
-  init(_ store: any BlockStore, _ log: CallLog) {
-    self.store = store
+  init(_ below: any BlockStore, _ log: CallLog) {
+    self.below = below
     self.log = log
   }
 
-  var byteCount: UInt64 { store.byteCount }
-  var geometry: MediumGeometry { store.geometry }
-  var physicalBlockByteCount: Int { store.physicalBlockByteCount }
-  var discard: DiscardSupport? { store.discard }
-  var maximumQueueCount: Int { store.maximumQueueCount }
-  var warning: String? { store.warning }
-  func refreshByteCount() throws(VbdError) -> UInt64 { try store.refreshByteCount() }
-
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
-    WatchedChannel(try store.openChannel(place), log)
+    WatchedChannel(try below.openChannel(place), log)
   }
 }
 
 /// Its writes and flushes go below under tokens of its own, so that it hears of their ends.
-private final class WatchedChannel: StoreChannel {
+private final class WatchedChannel: ChannelAround {
   private struct Pending {
     var token: UInt32
     var began: Int
@@ -68,14 +60,14 @@ private final class WatchedChannel: StoreChannel {
     var isFlush: Bool
   }
 
-  private let channel: any StoreChannel
+  let below: any StoreChannel
   private let log: CallLog
   /// By number, from 128 on; the store below may use those before.
   private var pending = [Pending?](repeating: nil, count: 128)
   private var ended: [StoreCompletion] = []
 
-  init(_ channel: any StoreChannel, _ log: CallLog) {
-    self.channel = channel
+  init(_ below: any StoreChannel, _ log: CallLog) {
+    self.below = below
     self.log = log
   }
 
@@ -97,35 +89,26 @@ private final class WatchedChannel: StoreChannel {
     return StoreCompletion(token: call.token, result: result)
   }
 
-  func read(token: UInt32, into vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
-    channel.read(token: token, into: vectors, first: first, count: count, offset: offset)
-  }
-
   func write(token: UInt32, from vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
     let name = begin(token, offset: offset, isFlush: false)
-    channel.write(token: name, from: vectors, first: first, count: count, offset: offset)
+    below.write(token: name, from: vectors, first: first, count: count, offset: offset)
   }
 
-  func flush(token: UInt32) { channel.flush(token: begin(token, offset: 0, isFlush: true)) }
-
-  func discard(token: UInt32, offset: UInt64, byteCount: UInt64, isSecure: Bool) {
-    channel.discard(token: token, offset: offset, byteCount: byteCount, isSecure: isSecure)
-  }
+  func flush(token: UInt32) { below.flush(token: begin(token, offset: 0, isFlush: true)) }
 
   func completed(token: UInt32, result: Int32) {
     if let completion = end(token, result) {
       ended.append(completion)
     } else {
-      channel.completed(token: token, result: result)
+      below.completed(token: token, result: result)
     }
   }
 
   func nextCompletion() -> StoreCompletion? {
     if !ended.isEmpty { return ended.removeFirst() }
-    guard let completion = channel.nextCompletion() else { return nil }
+    guard let completion = below.nextCompletion() else { return nil }
     return end(completion.token, completion.result) ?? completion
   }
 
-  var hasCompletions: Bool { !ended.isEmpty || channel.hasCompletions }
-  func close() { channel.close() }
+  var hasCompletions: Bool { !ended.isEmpty || below.hasCompletions }
 }
