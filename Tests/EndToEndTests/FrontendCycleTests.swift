@@ -44,7 +44,7 @@ private final class Cycles {
   /// What `params` may say.
   private var images: [String]
   /// Serves one of them.
-  private let server: NBDTestServer?
+  private let server: NBDTestServer
   private var number = 0
   private var report = ""
 
@@ -55,7 +55,7 @@ private final class Cycles {
     do {
       let cycles = try Cycles()
       defer {
-        cycles.server?.kill()
+        cycles.server.kill()
         report = cycles.report
       }
       try body(cycles)
@@ -79,7 +79,7 @@ private final class Cycles {
     let (socket, qcow2) = (world.path("nbd"), world.path("cycles.qcow2"))
     images = ["raw:\(image)", "ram:1M", "null:1M", "raw:\(image)", "ram:1M", "raw:\(image)"]
     server = try NBDTestServer.nbdkit(["memory", "size=1M"], socket: socket)
-    if server != nil { images.append("nbd:unix:\(socket)") }
+    images.append("nbd:unix:\(socket)")
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "qcow2", qcow2, "1M"])
     images += ["raw:\(image)", "null:1M", "qcow2:\(qcow2)"]
   }

@@ -34,10 +34,9 @@ final class NBDTestServer: @unchecked Sendable {
       pidOption: ["--pid-file=\(socket).pid"], pidFile: "\(socket).pid")
   }
 
-  /// nbdkit with a plugin; nil when it is not installed.
-  static func nbdkit(_ words: [String], socket: String, options: [String] = []) throws -> NBDTestServer? {
-    guard unsafe access("/usr/bin/nbdkit", X_OK) == 0 else { return nil }
-    return try NBDTestServer(
+  /// nbdkit with a plugin.
+  static func nbdkit(_ words: [String], socket: String, options: [String] = []) throws -> NBDTestServer {
+    try NBDTestServer(
       "/usr/bin/nbdkit", ["-f", "-U", socket] + options + words, pidOption: ["-P", "\(socket).pid"],
       pidFile: "\(socket).pid")
   }
@@ -46,9 +45,7 @@ final class NBDTestServer: @unchecked Sendable {
   func start() throws {
     try? FileManager.default.removeItem(atPath: pidFile)
     if let index = arguments.firstIndex(of: "-U") { unsafe unlink(arguments[index + 1]) }
-    let process = Process()
-    process.executableURL = URL(filePath: program)
-    process.arguments = arguments
+    let process = try tool(program, arguments)
     process.standardInput = FileHandle.nullDevice
     process.standardOutput = FileHandle.nullDevice
     let errors = Pipe()
@@ -89,12 +86,21 @@ func waitUntil(_ condition: () -> Bool) -> Bool {
   return true
 }
 
-/// Runs a program to its end; its standard output, or what it complained of.
-@discardableResult
-func run(_ program: String, _ arguments: [String]) throws -> String {
+/// A program to be started; that it is missing is a failure, not a reason to test less.
+private func tool(_ program: String, _ arguments: [String]) throws -> Process {
+  guard FileManager.default.isExecutableFile(atPath: program) else {
+    throw WorldFailure("\(program) is not installed; `make packages` installs what the tests need")
+  }
   let process = Process()
   process.executableURL = URL(filePath: program)
   process.arguments = arguments
+  return process
+}
+
+/// Runs a program to its end; its standard output, or what it complained of.
+@discardableResult
+func run(_ program: String, _ arguments: [String]) throws -> String {
+  let process = try tool(program, arguments)
   let (output, errors) = (Pipe(), Pipe())
   process.standardOutput = output
   process.standardError = errors

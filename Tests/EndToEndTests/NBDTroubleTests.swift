@@ -164,13 +164,11 @@ import Testing
     let socket = FileManager.default.temporaryDirectory.appending(
       path: "rb-nbd-\(UUID().uuidString.prefix(8))"
     ).path
-    guard
-      let server = try NBDTestServer.nbdkit(
-        [
-          "eval", "get_size=echo 8M", "pread=head -c $3 /dev/zero", "pwrite=cat > /dev/null",
-          "can_flush=exit 0", "flush=echo EIO the medium is gone >&2; exit 1",
-        ], socket: socket)
-    else { return }
+    let server = try NBDTestServer.nbdkit(
+      [
+        "eval", "get_size=echo 8M", "pread=head -c $3 /dev/zero", "pwrite=cat > /dev/null",
+        "can_flush=exit 0", "flush=echo EIO the medium is gone >&2; exit 1",
+      ], socket: socket)
     let world = try FrontendWorld(opening: { (disk) throws(VbdError) in
       try NBDStore(
         address: .unix(path: socket, export: ""), name: "the server",
@@ -209,7 +207,7 @@ import Testing
     let world = try FrontendWorld()
     let (socket, file) = (world.path("nbd"), world.path("served"))
     try run("/usr/bin/qemu-img", ["create", "-q", "-f", "raw", file, "8M"])
-    guard let server = try NBDTestServer.nbdkit(["file", file], socket: socket) else { return }
+    let server = try NBDTestServer.nbdkit(["file", file], socket: socket)
     try world.addDisk(nodes: ["params": "nbd:unix:\(socket)"])
     let frontend = try world.connected()
     #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
@@ -227,10 +225,8 @@ import Testing
   @Test func aSharedDiskWritesDurably() throws {
     let world = try FrontendWorld()
     let (socket, log) = (world.path("nbd"), world.path("log"))
-    guard
-      let server = try NBDTestServer.nbdkit(
-        ["memory", "size=8M", "logfile=\(log)"], socket: socket, options: ["--filter=log"])
-    else { return }
+    let server = try NBDTestServer.nbdkit(
+      ["memory", "size=8M", "logfile=\(log)"], socket: socket, options: ["--filter=log"])
     for (mode, flags) in [("w", "fua=0"), ("w!", "fua=1")] {
       try world.addDisk(nodes: ["params": "nbd:unix:\(socket)", "mode": mode], replacing: mode == "w!")
       let frontend = try world.connected()

@@ -4,12 +4,14 @@ import RingKit
 import Testing
 
 /// Claims on images against QEMU's own, in both directions, with the tools of qemu-utils.
-@Suite(.enabled(if: FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-nbd"), "needs qemu-utils"))
-struct ImageLockQEMUTests {
+@Suite struct ImageLockQEMUTests {
   let directory: TemporaryDirectory
   let image: String
 
   init() throws {
+    try #require(
+      FileManager.default.isExecutableFile(atPath: "/usr/bin/qemu-nbd"),
+      "qemu-utils is missing; `make packages` installs it")
     directory = try TemporaryDirectory()
     image = try directory.file("image", byteCount: 1 << 20)
   }

@@ -25,7 +25,9 @@ import Testing
     let path = directory.path("sparse")
     close(try open(path, O_CREAT | O_RDWR | O_EXCL))
     try #require(unsafe chmod(path, 0o600) == 0 && truncate(path, 1 << 20) == 0)
-    guard try flags == 0 || FileTests.readsDirectly(path) else { return }
+    guard try flags == 0 || FileTests.readsDirectly(path) else {
+      try Test.cancel("the temporary directory's file system reads nothing directly")
+    }
     let descriptor = try open(path, O_RDWR | flags)
     defer { close(descriptor) }
     let file = ring.register(descriptor: descriptor)
@@ -66,7 +68,9 @@ import Testing
     #expect(
       try ring.completions(6)
         == [1: [-EBADF], 2: [-EBADF], 3: [-EBADF], 4: [-EBADF], 5: [-EBADF], 6: [-EFAULT]])
-    guard try FileTests.readsDirectly(path) else { return }
+    guard try FileTests.readsDirectly(path) else {
+      try Test.cancel("the temporary directory's file system reads nothing directly")
+    }
     let direct = try open(path, O_RDWR | ringback_o_direct())
     defer { close(direct) }
     let file = ring.register(descriptor: direct)
