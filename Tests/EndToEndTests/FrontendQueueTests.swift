@@ -7,56 +7,9 @@ import Testing
 /// A queue against a backend's ring in the same process: what it puts into slots, and what it makes of
 /// answers.
 @Suite struct FrontendQueueTests {
-  /// One queue and the backend's end of its ring.
-  private struct Bench: ~Copyable {
-    let queue: BlockFrontendQueue
-    var back: BackRing
-    let abi: BlockABI
-
-    init(
-      abi: BlockABI = .x86_64, dataPages: Int = 40, sharing: PrivateSharing? = nil, persistent: Bool = true,
-      directSegments: Int = 11, limits: RequestLimits = .init()
-    ) throws {
-      var options = BlockFrontendOptions()
-      options.abi = abi
-      options.firstRingIndex = 0xFFFF_FFF0
-      options.persistentGrants = persistent
-      options.directSegments = directSegments
-      let ring = try sharedPages(1)
-      let stride = limits.pagesOfRequest
-      let pages =
-        if let sharing {
-          RequestPages(sharing: sharing, with: DomainID(rawValue: 3), capacity: 32, stride: stride)
-        } else {
-          RequestPages(pool: GrantedPagePool(try sharedPages(dataPages)), capacity: 32, stride: stride)
-        }
-      let queue = BlockFrontendQueue(
-        number: 0, ringPages: ring, port: Port(rawValue: 1), device: 51712, options: options)
-      try queue.begin(limits) { pages }
-      let back = try BackRing(attaching: ring.pages, slotByteCount: abi.requestByteCount)
-      self.abi = abi
-      self.queue = queue
-      self.back = back
-    }
-
-    mutating func take() throws -> SlotCopy {
-      _ = queue.push()
-      #expect(try back.refresh() > 0)
-      var slot = SlotCopy()
-      let isTaken = back.take(into: &slot)
-      #expect(isTaken)
-      return slot
-    }
-
-    mutating func answer(_ response: BlockResponse) {
-      back.respond(response.encode(), byteCount: abi.responseByteCount)
-      _ = back.publish()
-    }
-  }
-
   @Test(arguments: BlockABI.allCases)
   func requestsAreEncodedAsLinuxDoes(abi: BlockABI) throws {
-    var bench = try Bench(abi: abi)
+    var bench = try QueueBench(abi: abi)
     let request = BlockFrontRequest(
       .write, sector: 0x1_2345_6789, sectorCount: 12, firstPageSector: 6, tag: 77)
     let handle = try #require(try bench.queue.prepare(request))
@@ -83,7 +36,7 @@ import Testing
   }
 
   @Test func dataLandsWhereTheSegmentsPoint() throws {
-    let bench = try Bench()
+    let bench = try QueueBench()
     let handle = try #require(
       try bench.queue.prepare(BlockFrontRequest(.write, sector: 8, sectorCount: 10, firstPageSector: 7)))
     var buffer = SectorBuffer()
@@ -103,7 +56,7 @@ import Testing
   }
 
   @Test func flushesAndDiscardsCarryNoPages() throws {
-    var bench = try Bench(dataPages: 1)
+    var bench = try QueueBench(dataPages: 1)
     for request in [BlockFrontRequest(.flush), BlockFrontRequest(.discard, sector: 5, sectorCount: 1 << 40)] {
       let handle = try #require(try bench.queue.prepare(request))
       bench.queue.submit(handle)
@@ -115,7 +68,7 @@ import Testing
   }
 
   @Test func whatDoesNotFitWaits() throws {
-    var bench = try Bench(dataPages: 12)
+    var bench = try QueueBench(dataPages: 12)
     let large = BlockFrontRequest(.read, sectorCount: 88)
     let first = try #require(try bench.queue.prepare(large))
     #expect(try bench.queue.prepare(large) == nil)
@@ -134,7 +87,7 @@ import Testing
 
   @Test func anAnswerThatNobodyAskedForDisablesTheQueue() throws {
     for wrong in [UInt64.max, 0, 31, 0xFFFF_FFF1_0000_0020] {
-      var bench = try Bench()
+      var bench = try QueueBench()
       bench.queue.submit(try #require(try bench.queue.prepare(BlockFrontRequest(.flush))))
       _ = try bench.take()
       bench.answer(BlockResponse(id: wrong, operation: .flush, status: .okay))
@@ -144,7 +97,7 @@ import Testing
   }
 
   @Test func aSecondAnswerDisablesTheQueue() throws {
-    var bench = try Bench()
+    var bench = try QueueBench()
     var ids: [UInt64] = []
     for _ in 0..<2 {
       bench.queue.submit(try #require(try bench.queue.prepare(BlockFrontRequest(.flush))))
@@ -163,7 +116,7 @@ import Testing
   }
 
   @Test func anAnswerThatNamesAnotherOperationDisablesTheQueue() throws {
-    var bench = try Bench()
+    var bench = try QueueBench()
     bench.queue.submit(try #require(try bench.queue.prepare(BlockFrontRequest(.read, sectorCount: 8))))
     let id = BlockRequest(try bench.take(), abi: .x86_64).id
     bench.answer(BlockResponse(id: id, operation: .write, status: .okay))
@@ -175,7 +128,7 @@ import Testing
   }
 
   @Test func aProducerThatRunsAheadDisablesTheQueue() throws {
-    let bench = try Bench()
+    let bench = try QueueBench()
     var producer = UInt32(0x1234)
     unsafe withUnsafeBytes(of: &producer) { bytes in
       // Sound: the bytes of a local integer, for the call.
@@ -190,7 +143,7 @@ import Testing
   }
 
   @Test func answersToRawSlotsAreReportedWithoutAHandle() throws {
-    var bench = try Bench()
+    var bench = try QueueBench()
     let raw = BlockRequest(
       operation: BlockOperation(rawValue: 200), segmentCount: 255, id: 0xDEAD, sectorNumber: 0, abi: .x86_64)
     #expect(bench.queue.submitRaw(raw.encode()))
@@ -203,7 +156,7 @@ import Testing
   }
 
   @Test func aNewRingCarriesWhatTheOldOneDid() throws {
-    var bench = try Bench()
+    var bench = try QueueBench()
     var ids = Set<UInt64>()
     for sector in 0..<5 {
       let request = BlockFrontRequest(.read, sector: UInt64(sector), sectorCount: 1)
@@ -232,7 +185,7 @@ import Testing
   @Test(arguments: [true, false])
   func grantsForOneRequestEndWithIt(persistent: Bool) throws {
     let sharing = PrivateSharing()
-    var bench = try Bench(sharing: sharing, persistent: persistent)
+    var bench = try QueueBench(sharing: sharing, persistent: persistent)
     var references: [UInt32] = []
     for operation in [BlockOperation.write, .read] {
       let handle = try #require(try bench.queue.prepare(BlockFrontRequest(operation, sectorCount: 16)))

@@ -6,55 +6,6 @@ import Testing
 
 /// Requests beyond reads and writes of a few pages, as a queue puts them into its ring.
 @Suite struct FrontendRequestTests {
-  /// One queue and the backend's end of its ring.
-  private struct Bench: ~Copyable {
-    let queue: BlockFrontendQueue
-    var back: BackRing
-    let abi: BlockABI
-    let data: SharedPages
-
-    init(
-      abi: BlockABI = .x86_64, pages: Int = 1100, limits: RequestLimits, directSegments: Int = 11,
-      allowsMisaligned: Bool = false
-    ) throws {
-      var options = BlockFrontendOptions()
-      options.abi = abi
-      options.directSegments = directSegments
-      options.allowsMisalignedRequests = allowsMisaligned
-      options.firstRingIndex = 0xFFFF_FFF8
-      let ring = try sharedPages(1)
-      let data = try sharedPages(pages)
-      let queue = BlockFrontendQueue(
-        number: 0, ringPages: ring, port: Port(rawValue: 1), device: 51712, options: options)
-      try queue.begin(limits) {
-        RequestPages(pool: GrantedPagePool(data), capacity: 32, stride: limits.pagesOfRequest)
-      }
-      let back = try BackRing(attaching: ring.pages, slotByteCount: abi.requestByteCount)
-      self.queue = queue
-      self.back = back
-      self.abi = abi
-      self.data = data
-    }
-
-    /// Places a request and takes its slot as the backend does.
-    mutating func slot(_ request: BlockFrontRequest) throws -> SlotCopy {
-      queue.submit(try #require(try queue.prepare(request)))
-      _ = queue.push()
-      #expect(try back.refresh() > 0)
-      var slot = SlotCopy()
-      let isTaken = back.take(into: &slot)
-      #expect(isTaken)
-      return slot
-    }
-
-    /// Segment `index` as it stands in the descriptor pages that a slot names.
-    func segment(_ index: Int, _ request: BlockRequest, _ slot: SlotCopy) throws -> BlockSegment {
-      let reference = request.indirectReference(at: index / 512, in: slot)
-      let page = try #require(data.references.firstIndex(of: reference))
-      return BlockSegment(word: data.pages.copyWords(at: page * 4096 + index % 512 * 8, count: 1)[0])
-    }
-  }
-
   private func limits(indirect: Int, sector: Int = 512, granularity: Int = 512, alignment: Int = 0)
     -> RequestLimits
   {
@@ -68,7 +19,7 @@ import Testing
 
   @Test(arguments: BlockABI.allCases, [12, 32, 511, 512, 513, 1024])
   func whatASlotCannotHoldGoesIntoDescriptorPages(abi: BlockABI, count: Int) throws {
-    var bench = try Bench(abi: abi, limits: limits(indirect: 1024))
+    var bench = try QueueBench(abi: abi, dataPages: 1100, limits: limits(indirect: 1024))
     #expect(bench.queue.segmentCapacity == 1024)
     let request = BlockFrontRequest(
       .write, sector: 0x1_2345_6000, sectorCount: count * 8 - 5, firstPageSector: 3)
@@ -105,13 +56,13 @@ import Testing
     for (direct, count, expected) in [
       (11, 11, BlockOperation.read), (11, 12, .indirect), (0, 1, .indirect), (4, 4, .read), (4, 5, .indirect),
     ] {
-      var bench = try Bench(limits: limits(indirect: 32), directSegments: direct)
+      var bench = try QueueBench(dataPages: 1100, directSegments: direct, limits: limits(indirect: 32))
       let slot = try bench.slot(BlockFrontRequest(.read, sectorCount: count * 8))
       #expect(BlockRequest(slot, abi: .x86_64).operation == expected, "\(count) of \(direct)")
     }
     // Flushes and barriers have no indirect form.
     for operation in [BlockOperation.flush, .writeBarrier] {
-      var bench = try Bench(limits: limits(indirect: 32), directSegments: 0)
+      var bench = try QueueBench(dataPages: 1100, directSegments: 0, limits: limits(indirect: 32))
       let slot = try bench.slot(BlockFrontRequest(operation, sectorCount: 88))
       let taken = BlockRequest(slot, abi: .x86_64)
       #expect(taken.operation == operation)
@@ -147,7 +98,7 @@ import Testing
 
   @Test(arguments: BlockABI.allCases)
   func discardsCarryTheirFlag(abi: BlockABI) throws {
-    var bench = try Bench(abi: abi, limits: limits(indirect: 32))
+    var bench = try QueueBench(abi: abi, dataPages: 1100, limits: limits(indirect: 32))
     for isSecure in [true, false] {
       let request = BlockFrontRequest(.discard, sector: 9, sectorCount: .max, isSecure: isSecure)
       let taken = BlockRequest(try bench.slot(request), abi: abi)
@@ -172,7 +123,7 @@ import Testing
       (BlockFrontRequest(.discard, sector: .max - 7, sectorCount: 8), false),
     ]
     for (request, isAligned) in cases {
-      let bench = try Bench(limits: large)
+      let bench = try QueueBench(dataPages: 1100, limits: large)
       if isAligned {
         #expect(try bench.queue.prepare(request) != nil, "\(request)")
       } else {
@@ -181,13 +132,13 @@ import Testing
         }
         guard case .misaligned = error else { throw WorldFailure("\(String(describing: error))") }
       }
-      let careless = try Bench(limits: large, allowsMisaligned: true)
+      let careless = try QueueBench(dataPages: 1100, allowsMisaligned: true, limits: large)
       #expect(try careless.queue.prepare(request) != nil)
     }
   }
 
   @Test func aBackendThatTakesLessThanWhatIsInFlightIsRefused() throws {
-    var bench = try Bench(limits: limits(indirect: 32))
+    var bench = try QueueBench(dataPages: 1100, limits: limits(indirect: 32))
     _ = try bench.slot(BlockFrontRequest(.read, sectorCount: 20 * 8))
     let ring = try sharedPages(1)
     try bench.queue.restart(ringPages: ring, port: Port(rawValue: 2), firstRingIndex: 0)

@@ -113,12 +113,7 @@ import Testing
           count += 1
         }
       }
-      try guest.frontend.push()
-      for _ in 0..<count {
-        let completion = try guest.frontend.answer()
-        #expect(completion.response.status == .okay, "\(completion.response.operation)")
-        guest.frontend.release(try #require(completion.handle))
-      }
+      try guest.expectOkay(count)
     }
     try guest.finish()
   }

@@ -125,6 +125,16 @@ final class HostileGuest {
       statuses.contains(response.status), "\(what): \(response.status)", sourceLocation: sourceLocation)
   }
 
+  /// Pushes what was submitted, and expects as many good answers.
+  func expectOkay(_ count: Int) throws {
+    try frontend.push()
+    for _ in 0..<count {
+      let completion = try frontend.answer()
+      #expect(completion.response.status == .okay, "\(completion.response.operation)")
+      frontend.release(try #require(completion.handle))
+    }
+  }
+
   /// The disk serves on, everything was answered once, and nothing changed that must not.
   func finish(ownContentsStay: Bool = true, sourceLocation: SourceLocation = #_sourceLocation) throws {
     for _ in 0..<3 {

@@ -79,16 +79,19 @@ final class NBDChannel: StoreChannel {
   // MARK: Calls
 
   func read(token: UInt32, into vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
-    precondition(count == 1, "the geometry says that one transfer is one piece")
-    var call = NBDCall(kind: .read, token: token, offset: offset)
-    call.segment = vectors[first]
-    call.byteCount = UInt64(call.segment.length)
-    begin(call)
+    begin(.read, token: token, vectors, first: first, count: count, offset: offset)
   }
 
   func write(token: UInt32, from vectors: borrowing IOVectorTable, first: Int, count: Int, offset: UInt64) {
+    begin(.write, token: token, vectors, first: first, count: count, offset: offset)
+  }
+
+  private func begin(
+    _ kind: NBDCall.Kind, token: UInt32, _ vectors: borrowing IOVectorTable, first: Int, count: Int,
+    offset: UInt64
+  ) {
     precondition(count == 1, "the geometry says that one transfer is one piece")
-    var call = NBDCall(kind: .write, token: token, offset: offset)
+    var call = NBDCall(kind: kind, token: token, offset: offset)
     call.segment = vectors[first]
     call.byteCount = UInt64(call.segment.length)
     begin(call)
