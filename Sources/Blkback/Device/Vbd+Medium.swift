@@ -10,7 +10,9 @@ extension Vbd {
   func knownProperties() throws(VbdError) -> VbdProperties {
     if let properties, image != nil || isPaused { return properties }
     let directory = try findNodes().directory
-    let read = try VbdConfiguration.read(from: environment.store, directory: directory)
+    let read = try VbdConfiguration.read(from: environment.store, directory: directory) {
+      environment.image(atSocket: $0)
+    }
     configuration = read
     isPaused = read.isPaused
     do throws(StoreError) {

@@ -61,7 +61,9 @@ extension Vbd {
 
   /// A toolstack changes the medium of a drive by writing `params` (libxl_disk.c, libxl_cdrom_insert).
   private func followMedium(_ nodes: BackendNodes) throws(StoreError) {
-    let parameters = try environment.store.read("\(nodes.directory)/params") ?? ""
+    let parameters = try VbdConfiguration.parameters(in: environment.store, directory: nodes.directory) {
+      environment.image(atSocket: $0)
+    }
     guard let configuration, properties != nil, !isPaused, !commands.isBusy, parameters != refusedMedium
     else {
       return

@@ -25,6 +25,8 @@ public final class Vbd {
   private(set) var nodes: BackendNodes?
   /// The commands that wait for their turn, and what the present one waits for.
   var commands = VbdCommands()
+  /// In InitWait without an image, because a hotplug script is to tell what is wrong with it.
+  private var lacksFeatures = false
   /// What was told of things that last, by concern.
   var told: [String: String] = [:]
   /// What `params` said when it could not be followed.
@@ -72,6 +74,10 @@ public final class Vbd {
       do throws(StoreError) {
         let waits = try waitsForHotplug(nodes)
         let isReady = try waits ? nodes.isHotplugConnected(in: environment.store) : true
+        if lacksFeatures, isReady {
+          lacksFeatures = false
+          publish(from: .initWait, thenState: .initWait)
+        }
         act(on: .observed(try nodes.observe(in: environment.store, isHotplugReady: isReady)))
         if handshake.own != nil, !handshake.isForgotten { try followNodes(nodes) }
       } catch {
@@ -167,7 +173,7 @@ public final class Vbd {
   private func forgetDescription() {
     if let nodes { unwatchFrontend(nodes) }
     (nodes, configuration, properties, image) = (nil, nil, nil, nil)
-    (isPaused, ejectIsWanted, refusedMedium) = (false, false, nil)
+    (isPaused, ejectIsWanted, lacksFeatures, refusedMedium) = (false, false, false, nil)
   }
 
   private func publish(from: XenbusState, thenState state: XenbusState) {
@@ -176,9 +182,26 @@ public final class Vbd {
       try write(featureNodes(), from: from, to: state)
     } catch {
       report(error.description)
+      if state == .initWait, awaitsScript {
+        // libxl runs no script before InitWait and gives up after 10 s without a word; the script opens the image
+        // too and says why it cannot be had.
+        lacksFeatures = (try? write([], from: from, to: state)) ?? false
+        return
+      }
       // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
       _ = try? write([], from: from, to: .closing)
       refresh()
+    }
+  }
+
+  /// True for a device whose hotplug script has not come to its end.
+  private var awaitsScript: Bool {
+    guard let nodes else { return false }
+    do throws(StoreError) {
+      guard try waitsForHotplug(nodes) else { return false }
+      return try !nodes.isHotplugConnected(in: environment.store)
+    } catch {
+      return false
     }
   }
 

@@ -27,6 +27,8 @@ public struct VbdConfiguration: Equatable, Sendable {
   public var allowsDiscard: Bool
   /// Our own node `discard-mode`: what becomes of those ranges, "unmap" (the default) or "zeroes".
   public var discardMode = DiscardMode.unmap
+  /// Whether the host's page cache is bypassed. Of no node: whoever opens the image says so.
+  public var direct = DirectPolicy.preferred
   /// Our own node `logical-sector-size`: the sector that the guest is shown, in bytes, a power of two from 512
   /// (the default, right for every guest and medium) to 4096.
   public var logicalSectorByteCount: Int
@@ -40,9 +42,10 @@ public struct VbdConfiguration: Equatable, Sendable {
   /// True where media come and go.
   public var canChangeMedium: Bool { isCDROM || isRemovable }
 
-  /// Reads and checks the description in the device's directory.
+  /// Reads and checks the description in the device's directory. Where `params` names no image, as with xenopsd,
+  /// `imageAtSocket` is asked about the node `physical-device-path`.
   public static func read(
-    from store: any StoreAccess, directory: String
+    from store: any StoreAccess, directory: String, imageAtSocket: (String) -> String? = { _ in nil }
   ) throws(VbdError) -> VbdConfiguration {
     do {
       let mode = try store.read("\(directory)/mode") ?? "w"
@@ -67,13 +70,26 @@ public struct VbdConfiguration: Equatable, Sendable {
         configuration.discardMode = mode
       }
       configuration.image = try configuration.checkImage(
-        try store.read("\(directory)/params") ?? "", directory: directory)
+        parameters(in: store, directory: directory, imageAtSocket: imageAtSocket), directory: directory)
       return configuration
     } catch let error as VbdError {
       throw error
     } catch {
       throw VbdError("\(error)")
     }
+  }
+
+  /// What `params` says, or what it means.
+  static func parameters(
+    in store: any StoreAccess, directory: String, imageAtSocket: (String) -> String?
+  ) throws(StoreError) -> String {
+    let parameters = try store.read("\(directory)/params") ?? ""
+    // A bare path is what XenServer's storage manager calls the disk, not what is to be opened.
+    let isUsable = !parameters.hasPrefix("/") && (try? StoreTable.parse(parameters)) != nil
+    guard !isUsable, let socket = try store.read("\(directory)/physical-device-path") else {
+      return parameters
+    }
+    return imageAtSocket(socket) ?? parameters
   }
 
   /// Checks what `params` says, or is to say; gives it as ``image`` has it.
@@ -102,7 +118,8 @@ public struct VbdConfiguration: Equatable, Sendable {
       throw VbdError(
         "\(image) cannot be told to zero what the guest gives back; set discard-mode to unmap")
     }
-    var request = StoreRequest(location: location, isReadOnly: !isWritable, isShared: isShared)
+    var request = StoreRequest(
+      location: location, isReadOnly: !isWritable, isShared: isShared, direct: direct)
     request.discardMode = allowsDiscard ? discardMode : .off
     return try kind.open(request)
   }

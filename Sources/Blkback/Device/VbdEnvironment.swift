@@ -49,6 +49,9 @@ public protocol VbdEnvironment: AnyObject {
   var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
   /// Opens a disk's image; a test may put a store of its own in its place.
   func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore
+  /// The image that can be had at a tap's socket, as the node `physical-device-path` names it; nil when it is no
+  /// tap of ours. For toolstacks whose `params` name no image (xenopsd).
+  func image(atSocket path: String) -> String?
   /// Tells the administrator.
   func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
   /// The disk is no more ours.
@@ -62,4 +65,7 @@ extension VbdEnvironment {
   }
 
   public var statisticsProcess: Int32? { nil }
+
+  /// None: there are no taps.
+  public func image(atSocket path: String) -> String? { nil }
 }

@@ -36,6 +36,7 @@ extension Daemon {
       next = min(next, chores.sizesDue)
       if sharedStatistics != nil { next = min(next, chores.statisticsDue) }
     }
+    if let due = tapsDue(atNanoseconds: now) { next = min(next, due) }
     if let metricsFile { next = min(next, metricsFile.nextNanoseconds) }
     if !kernelWait.waiting.isEmpty { next = min(next, now + KernelDeviceWait.stepNanoseconds) }
     return next <= now ? 0 : Int32((next - now) / 1_000_000) + 1
@@ -44,6 +45,7 @@ extension Daemon {
   func doChores(atNanoseconds now: UInt64) {
     for address in kernelWait.waiting { try? look(at: address) }
     socket.dropIdle(atNanoseconds: now)
+    lookAtTaps(atNanoseconds: now)
     metricsServer?.dropIdle(atNanoseconds: now)
     if !disks.isEmpty, now >= chores.statisticsDue {
       chores.statisticsDue = now + DaemonChores.statisticsInterval

@@ -223,6 +223,7 @@ final class Daemon: VbdEnvironment {
 
   func forget(_ disk: DeviceAddress) {
     disks[disk] = nil
+    noteGone()
     sharedStatistics?.forget(disk)
     log(.information, "gone", about: disk)
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }

@@ -3,44 +3,8 @@ import Foundation
 import Logging
 import RingKit
 
-/// What the daemon keeps for the taps.
-struct DaemonTaps {
-  var table = TapTable()
-  let file: TapFile
-  /// Where sockets of taps are.
-  let directory: String
-  /// Images that are open for a tap because no guest's disk has them: what keeps other writers out.
-  var holds: [Int: any BlockStore] = [:]
-  /// Who lends images out, if anybody does.
-  var door: (any TapDoor)?
-
-  init(file: TapFile, directory: String) {
-    self.file = file
-    self.directory = directory
-  }
-
-  /// The open taps, paused or not, of an image.
-  func taps(of image: String) -> [Tap] {
-    guard let wanted = ImageIdentity(image) else { return [] }
-    return table.taps.filter { $0.image.flatMap { ImageIdentity($0.name) } == wanted }
-  }
-
-  /// Changes the table in the file and here, or in neither.
-  mutating func change<Result>(
-    _ body: (inout TapTable) throws(TapError) -> Result
-  ) throws(TapError) -> Result {
-    var changed = table
-    let result = try body(&changed)
-    if changed != table {
-      try file.write(changed)
-      table = changed
-    }
-    return result
-  }
-
-  /// Where a tap's image can be had over NBD (libxl_disk.c makes QEMU's option of it).
-  func socketPath(minor: Int, process: Int32) -> String { "\(directory)/nbd\(process).\(minor)" }
-}
+/// How a command about a tap ends: once, on the control thread.
+typealias TapAnswer = (Result<TapReply, TapError>) -> Void
 
 /// The taps: what `tap-ctl` asks for.
 extension Daemon {
@@ -48,56 +12,70 @@ extension Daemon {
 
   /// Answers now, or when it is done.
   func answer(_ question: TapQuestion, to ticket: ControlTicket) {
-    carryOut(question) { [weak self] result in
-      let text =
-        switch result {
-        case .success(let reply): ControlReply.value(reply)
-        case .failure(let error):
-          ControlReply.value(ControlFailure(error.description, errno: error.errno))
-        }
-      self?.socket.answer(ticket, with: text)
+    let verb = question.verb.rawValue
+    let about = question.minor.map { " of minor \($0)" } ?? ""
+    let answer: TapAnswer = { [weak self] result in
+      switch result {
+      case .success(let reply):
+        self?.socket.answer(ticket, with: ControlReply.value(reply))
+      case .failure(let error):
+        self?.logger.warning("tap-ctl \(verb)\(about): \(error)")
+        self?.socket.answer(
+          ticket, with: ControlReply.value(ControlFailure(error.description, errno: error.errno)))
+      }
     }
-  }
-
-  /// Does what is asked; `done` is called once, on the control thread.
-  private func carryOut(_ question: TapQuestion, done: @escaping (Result<TapReply, TapError>) -> Void) {
-    var reply = TapReply(process: Self.process)
     do throws(TapError) {
       guard !isStopping else { throw TapError(EAGAIN, "the daemon stops; ask the next one") }
-      switch question.verb {
-      case .list: reply.taps = taps.table.taps
-      case .spawn: break
-      case .allocate:
-        reply.minor = try taps.change { (table) throws(TapError) in try table.allocate() }
-      case .free:
-        let minor = try question.namedMinor
-        try taps.change { (table) throws(TapError) in try table.free(minor) }
-      case .attach:
-        let minor = try question.namedMinor
-        try taps.change { (table) throws(TapError) in try table.attach(minor, process: Self.process) }
-      case .detach:
-        let minor = try question.namedMinor
-        try taps.change { (table) throws(TapError) in try table.detach(minor) }
-      case .open: try openTap(question, minor: try question.namedMinor)
-      case .create: reply.minor = try createTap(question)
-      case .close: try closeTap(try question.namedMinor, force: question.force ?? false)
-      case .destroy:
-        let minor = try question.namedMinor
-        try closeTap(minor, force: question.force ?? false)
-        try taps.change { (table) throws(TapError) in
-          try table.detach(minor)
-          try table.free(minor)
-        }
-      case .pause, .unpause, .stats, .info:
-        throw TapError(EOPNOTSUPP, "\(question.verb.rawValue) cannot be done yet")
-      }
-      done(.success(reply))
+      if let reply = try carryOut(question, later: answer) { answer(.success(reply)) }
     } catch {
-      done(.failure(error))
+      answer(.failure(error))
     }
   }
 
-  // MARK: Opening and closing
+  /// Does what is asked. Without a result, `later` is called when it is done.
+  private func carryOut(
+    _ question: TapQuestion, later: @escaping TapAnswer
+  ) throws(TapError) -> TapReply? {
+    var reply = TapReply(process: Self.process)
+    switch question.verb {
+    case .list: reply.taps = taps.table.taps
+    case .spawn: break
+    case .allocate: reply.minor = try taps.change { (table) throws(TapError) in try table.allocate() }
+    case .free:
+      let minor = try question.namedMinor
+      try taps.change { (table) throws(TapError) in try table.free(minor) }
+    case .attach:
+      let minor = try question.namedMinor
+      // The asker makes the socket's name of the process that it was told, be it an earlier daemon.
+      let process = question.process ?? Self.process
+      try taps.change { (table) throws(TapError) in try table.attach(minor, process: process) }
+    case .detach:
+      let minor = try question.namedMinor
+      try taps.change { (table) throws(TapError) in try table.detach(minor) }
+    case .open: try openTap(question, minor: try question.namedMinor)
+    case .create: reply.minor = try createTap(question)
+    case .close:
+      try closeTap(try question.namedMinor, question) { later($0.map { reply }) }
+      return nil
+    case .destroy:
+      let minor = try question.namedMinor
+      try closeTap(minor, question) { [weak self] result in
+        later((self?.afterClosing(result, minor) ?? result).map { reply })
+      }
+      return nil
+    case .pause:
+      try pauseTap(try question.namedMinor, question.timeoutSeconds) { later($0.map { reply }) }
+      return nil
+    case .unpause:
+      try unpauseTap(try question.namedMinor, question.image) { later($0.map { reply }) }
+      return nil
+    case .stats: reply.stats = try statistics(of: try question.namedMinor)
+    case .info: reply.info = try information(of: try question.namedMinor)
+    }
+    return reply
+  }
+
+  // MARK: Opening
 
   private func createTap(_ question: TapQuestion) throws(TapError) -> Int {
     let minor = try taps.change { (table) throws(TapError) in
@@ -122,48 +100,61 @@ extension Daemon {
     var image = TapImage(name: try checkedName(question.image))
     image.isReadOnly = question.isReadOnly ?? false
     image.isDirect = question.isDirect ?? true
-    if let other = taps.taps(of: image.name).first(where: { $0.image?.isReadOnly != true || !image.isReadOnly })
-    {
-      throw TapError(EBUSY, "\(image.name) is open as minor \(other.minor); two writers would destroy it")
+    let others = taps.taps(of: image.name)
+    if let other = others.first(where: { $0.image?.isReadOnly != true || !image.isReadOnly }) {
+      throw TapError(
+        EBUSY, "\(image.name) is open as minor \(other.minor) already; use that one, or close it first")
     }
-    if let disk = holders(of: image.name).first {
-      // In xl's order the disk of a guest has opened it already.
+    try claim(&image, minor: minor)
+    do throws(TapError) {
+      try taps.change { [image] (table) throws(TapError) in try table.open(minor, image) }
+    } catch {
+      dropHold(minor)
+      throw error
+    }
+    do throws(TapError) {
+      try openDoor(minor: minor, image, process: process)
+    } catch {
+      dropHold(minor)
+      try? taps.change { (table) throws(TapError) in try table.takeBackOpen(minor) }
+      throw error
+    }
+    logger.info("tap \(minor) opened \(image.name)")
+  }
+
+  /// Sees that a tap's image is good, and keeps other writers out of it. In xl's order a guest's disk has opened it
+  /// already.
+  func claim(_ image: inout TapImage, minor: Int) throws(TapError) {
+    let disks = users(of: image.name)
+    if let disk = disks.first {
+      if image.isReadOnly, let writer = disks.first(where: { $0.configuration?.isWritable == true }) {
+        throw TapError(EBUSY, "\(image.name) is written by \(writer.words); open it without -R")
+      }
       image.sectorCount = disk.properties?.sectorCount ?? 0
     } else {
       let store = try openImage(image)
       image.sectorCount = store.byteCount / 512
       taps.holds[minor] = store
     }
-    do throws(TapError) {
-      try taps.change { [image] (table) throws(TapError) in try table.open(minor, image) }
-      try taps.door?.open(
-        minor: minor, image: image, path: taps.socketPath(minor: minor, process: process))
-    } catch {
-      dropHold(minor)
-      try? taps.change { (table) throws(TapError) in try table.close(minor) }
-      throw error
-    }
-  }
-
-  private func closeTap(_ minor: Int, force: Bool) throws(TapError) {
-    try taps.change { (table) throws(TapError) in try table.close(minor) }
-    taps.door?.close(minor: minor)
-    dropHold(minor)
   }
 
   /// The name of an image, if it is one.
-  private func checkedName(_ name: String?) throws(TapError) -> String {
+  func checkedName(_ name: String?) throws(TapError) -> String {
     guard let name, !name.isEmpty else { throw TapError(EINVAL, "an image is needed, as in aio:/PATH") }
+    guard name.contains(":") else {
+      throw TapError(EINVAL, "\"\(name)\" has no format; it is to be TYPE:FILE, as in aio:/PATH")
+    }
     do throws(VbdError) {
       _ = try StoreTable.parse(name)
     } catch {
-      throw TapError(EINVAL, error.description)
+      let isKnown = StoreTable.kind(of: name.prefix { $0 != ":" }) != nil
+      throw TapError(isKnown ? EINVAL : ENOENT, error.description)
     }
     return name
   }
 
   /// Opens an image for a tap alone.
-  private func openImage(_ image: TapImage) throws(TapError) -> any BlockStore {
+  func openImage(_ image: TapImage) throws(TapError) -> any BlockStore {
     do throws(VbdError) {
       let (kind, location) = try StoreTable.parse(image.name)
       return try kind.open(
@@ -174,29 +165,90 @@ extension Daemon {
     }
   }
 
-  // MARK: Guests' disks
+  // MARK: Closing
 
-  /// The guests' disks that have an image open.
-  func holders(of image: String) -> [Vbd] {
-    guard let wanted = ImageIdentity(image) else { return [] }
-    return disks.values.filter {
-      $0.hasImage && $0.configuration.flatMap { ImageIdentity($0.image) } == wanted
+  /// Seconds that a closing waits for a guest's disk that is being detached.
+  private static let closingSeconds = 10
+
+  /// Closes a tap's image when no guest's disk uses it any longer. One that is served is in the way, unless it is to
+  /// be forced: then it is paused. One that is being detached is waited for.
+  private func closeTap(
+    _ minor: Int, _ question: TapQuestion, done: @escaping (Result<Void, TapError>) -> Void
+  ) throws(TapError) {
+    let seconds = question.timeoutSeconds ?? Self.closingSeconds
+    let deadline = MonotonicClock.nowNanoseconds() + UInt64(seconds) * 1_000_000_000
+    if question.force == true, let name = taps.table[minor]?.image?.name, !blockers(minor, name).isEmpty {
+      return try pauseTap(minor, question.timeoutSeconds) { [weak self] result in
+        done(result.flatMap { self?.finishClosing(minor) ?? .success(()) })
+      }
+    }
+    if try closeUnlessUsed(minor) { return done(.success(())) }
+    taps.waits.append(
+      TapWait(deadline: deadline) { [weak self] isOver in
+        do throws(TapError) {
+          guard try self?.closeUnlessUsed(minor) ?? true else {
+            guard isOver else { return false }
+            throw TapError(ETIMEDOUT, "a guest's disk has not let go of the image after \(seconds) s")
+          }
+          done(.success(()))
+        } catch {
+          done(.failure(error))
+        }
+        return true
+      })
+  }
+
+  /// False when a disk that is about to let go is to be waited for.
+  private func closeUnlessUsed(_ minor: Int) throws(TapError) -> Bool {
+    guard let tap = taps.table[minor], tap.process != nil else {
+      throw TapError(ENODEV, "there is no minor \(minor) that is attached; `tap-ctl list` shows all")
+    }
+    if let name = tap.image?.name {
+      let disks = blockers(minor, name)
+      if let disk = disks.first(where: { $0.state != .closing && $0.state != .closed }) {
+        throw TapError(
+          EBUSY,
+          "\(name) is used by \(disk.words); detach that first (`xl block-detach`), or use -f, which pauses it"
+        )
+      }
+      guard disks.isEmpty else { return false }
+    }
+    try finishClosing(minor).get()
+    return true
+  }
+
+  /// The disks that keep a tap from being closed: those of its image, unless another tap is there for them.
+  private func blockers(_ minor: Int, _ name: String) -> [Vbd] {
+    taps.taps(of: name).contains { $0.minor != minor } ? [] : users(of: name)
+  }
+
+  private func finishClosing(_ minor: Int) -> Result<Void, TapError> {
+    do throws(TapError) {
+      let tap = taps.table[minor]
+      try taps.change { (table) throws(TapError) in try table.close(minor) }
+      taps.door?.close(minor: minor)
+      dropHold(minor)
+      if let tap { unlink(tap) }
+      if let name = tap?.image?.name { logger.info("tap \(minor) closed \(name)") }
+      return .success(())
+    } catch {
+      return .failure(error)
     }
   }
 
-  /// Lets go of a tap's image.
-  func dropHold(_ minor: Int) {
-    guard let hold = taps.holds.removeValue(forKey: minor) else { return }
-    hold.close {}
-  }
-
-  /// Opens a guest's image, of which its taps have let go before.
-  func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore {
-    for tap in taps.taps(of: configuration.image) {
-      taps.door?.takeBack(minor: tap.minor)
-      dropHold(tap.minor)
+  /// The rest of `destroy`.
+  private func afterClosing(_ result: Result<Void, TapError>, _ minor: Int) -> Result<Void, TapError> {
+    result.flatMap {
+      do throws(TapError) {
+        try taps.change { (table) throws(TapError) in
+          try table.detach(minor)
+          try table.free(minor)
+        }
+        return .success(())
+      } catch {
+        return .failure(error)
+      }
     }
-    return try configuration.openStore()
   }
 }
 
@@ -207,24 +259,5 @@ extension TapQuestion {
       guard let minor else { throw TapError(EINVAL, "\"\(verb.rawValue)\" needs \"minor\"") }
       return minor
     }
-  }
-}
-
-extension DaemonConfiguration {
-  /// Beside the control socket, which no two daemons share.
-  var tapFile: TapFile {
-    let socket = URL(filePath: controlSocketPath)
-    let directory = socket.deletingLastPathComponent().path
-    let name = socket.lastPathComponent
-    return TapFile(path: "\(directory)/" + (name == "control" ? "taps.json" : "\(name).taps.json"))
-  }
-}
-
-extension Daemon {
-  /// Takes up the taps of an earlier daemon.
-  func restoreTaps() {
-    let (table, warning) = taps.file.read()
-    if let warning { logger.error("\(warning)") }
-    taps.table = table
   }
 }

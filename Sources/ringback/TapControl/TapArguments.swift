@@ -39,9 +39,11 @@ struct TapArguments {
   /// A number from 0 to `limit`, nil when the option is not there.
   func number(_ letter: Character, _ name: String, below limit: Int) throws(TapUsageError) -> Int? {
     guard let text = self[letter] else { return nil }
-    guard !text.isEmpty, text.allSatisfy({ $0.isASCII && $0.isNumber }), let number = Int(text), number < limit
+    guard !text.isEmpty, text.allSatisfy({ $0.isASCII && $0.isNumber }), let number = Int(text),
+      number < limit
     else {
-      throw TapUsageError("-\(letter) is a \(name), a number from 0 to \(limit - 1); not \"\(text.prefix(64))\"")
+      throw TapUsageError(
+        "-\(letter) is a \(name), a number from 0 to \(limit - 1); not \"\(text.prefix(64))\"")
     }
     return number
   }

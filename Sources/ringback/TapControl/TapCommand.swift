@@ -109,7 +109,13 @@ struct TapCommand {
     case .info:
       guard let info = reply.info else { throw TapError(EPROTO, "the daemon told no size") }
       return "sectors=\(info.sectorCount) sector-size=\(info.sectorByteCount) info=\(info.flags)\n"
-    case .free, .attach, .detach, .open, .close, .destroy, .pause, .unpause, .stats:
+    case .stats:
+      guard let statistics = reply.stats else { throw TapError(EPROTO, "the daemon told no numbers") }
+      let encoder = JSONEncoder()
+      encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+      // One line: the storage manager reads no more.
+      return String(decoding: try encoder.encode(statistics), as: UTF8.self) + "\n"
+    case .free, .attach, .detach, .open, .close, .destroy, .pause, .unpause:
       return ""
     }
   }

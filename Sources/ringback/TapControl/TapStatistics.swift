@@ -32,8 +32,18 @@ struct TapStatistics: Codable, Equatable {
     }
   }
 
+  // Numbers of features that are not here, which readers expect nevertheless.
+  private var mirrorFailures = 0
+  private var redirections = 0
+  private var cachesReads = "false"
+
+  init(name: String) { self.name = name }
+
   enum CodingKeys: String, CodingKey {
     case name, secs, images
     case outstanding = "reqs_outstanding"
+    case mirrorFailures = "nbd_mirror_failed"
+    case redirections = "FIXME_enospc_redirect_count"
+    case cachesReads = "read_caching"
   }
 }

@@ -82,6 +82,12 @@ struct TapTable: Equatable {
     taps[index].wasClosed = true
   }
 
+  /// Takes a step ``open(_:_:)`` back.
+  mutating func takeBackOpen(_ minor: Int) throws(TapError) {
+    let index = try attached(minor, ENODEV)
+    taps[index].image = nil
+  }
+
   /// The image is let go of. A paused one stays as it is.
   mutating func pause(_ minor: Int) throws(TapError) {
     let index = try attached(minor, ENODEV)

@@ -44,7 +44,8 @@ extension TapQuestion.Verb {
       """
     case .allocate: "usage: allocate [-d name, without effect]"
     case .free: "usage: free <-m minor>"
-    case .create: "usage: create <-a type:/path/to/file> [-d name, without effect] \(opening)\n\(openingNotes)"
+    case .create:
+      "usage: create <-a type:/path/to/file> [-d name, without effect] \(opening)\n\(openingNotes)"
     case .open: "usage: open \(tap) <-a type:/path/to/file> \(opening)\n\(openingNotes)"
     case .spawn: "usage: spawn"
     case .attach, .detach: "usage: \(rawValue) \(tap)"
