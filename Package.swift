@@ -62,7 +62,11 @@ let package = Package(
       name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
       swiftSettings: settings),
     .testTarget(
-      name: "CommandTests", dependencies: ["ringback", "Blkback", "Loopback", "RingKit"],
+      name: "CommandTests",
+      dependencies: [
+        "ringback", "Blkback", "Loopback", "RingKit",
+        .product(name: "ArgumentParser", package: "swift-argument-parser"),
+      ],
       swiftSettings: settings),
     .testTarget(name: "TidyTests", swiftSettings: settings),
   ],

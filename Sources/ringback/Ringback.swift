@@ -18,6 +18,7 @@ struct Ringback: ParsableCommand {
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
       Insert.self, Eject.self, Limit.self, TapControl.self, Demo.self, Guest.self, LoopbackCommand.self,
+      ParseConfiguration.self,
     ])
 
   /// By the name tap-ctl, the program is blktap's command of that name.

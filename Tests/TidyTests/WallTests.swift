@@ -20,7 +20,7 @@ import Testing
       "Sources/ringback",
       [
         "RingKit", "Blkback", "Frontends", "Loopback", "Simulator", "ArgumentParser", "Logging", "Foundation",
-        "Glibc", "Synchronization",
+        "Glibc", "Synchronization", "TOMLKit",
       ]
     ),
   ]

@@ -68,7 +68,10 @@ let defaultKind = "vbd3"
 
 /// Refuses kinds that cannot be part of a xenstore path.
 func validateKind(_ kind: String) throws {
-  guard kind.wholeMatch(of: /[A-Za-z0-9_-]{1,32}/) != nil else {
+  guard isKind(kind) else {
     throw ValidationError("a kind is 1 to 32 letters, digits, - or _, such as vbd3; not \"\(kind)\"")
   }
 }
+
+/// Whether it can be a kind.
+func isKind(_ kind: String) -> Bool { kind.wholeMatch(of: /[A-Za-z0-9_-]{1,32}/) != nil }

@@ -1,8 +1,6 @@
 import ArgumentParser
-import Blkback
 import Foundation
 import Logging
-import RingKit
 
 /// The daemon.
 struct Serve: ParsableCommand {
@@ -11,63 +9,88 @@ struct Serve: ParsableCommand {
     discussion: """
       Watches xenstore for devices below backend/KIND and serves each one. Runs in the foreground and logs to \
       standard error, as systemd likes it. SIGTERM and SIGINT finish the requests in flight and leave the \
-      guests' devices as they are: the next daemon takes them up again.
+      guests' devices as they are: the next daemon takes them up again. SIGHUP reads the configuration file \
+      again; what cannot change while the daemon runs is told in the log.
       """)
 
+  /// A configuration that is not in order (EX_CONFIG of sysexits.h); systemd need not try again.
+  static let configurationStatus = ExitCode(78)
+
   @OptionGroup var host: HostOptions
-
-  @Option(
-    help: ArgumentHelp("Kind of backend to serve; repeat it for several.", valueName: "kind"))
-  var kind: [String] = []
-
-  @Option(
-    help: ArgumentHelp("Data threads (1 to 64); one for each processor by default.", valueName: "count"))
-  var threads: Int?
-
-  @Option(
-    help: ArgumentHelp("Memory for data in flight, in MiB a thread (4 to 4096).", valueName: "MiB"))
-  var pool = 32
-
-  @Option(help: "Least important messages to log: trace, debug, info, notice, warning, error or critical.")
-  var logLevel = LogLevel.info
-
-  @Option(
-    help: ArgumentHelp(
-      "Where to listen for the other commands, such as `ringback stats`.", valueName: "path"))
-  var controlSocket: String?
-
-  @Option(
-    help: ArgumentHelp(
-      "Directory of the sockets that scripts expect of blktap's tapdisks.", valueName: "path"))
-  var controlDirectory: String?
-
+  @OptionGroup(title: "Configuration") var file: ConfigurationOptions
+  @OptionGroup(title: "The daemon") var daemon: DaemonSettingsOptions
   @OptionGroup(title: "What guests are offered") var features: OfferOptions
-
   @OptionGroup(title: "How data threads work") var io: IOOptions
-
   @OptionGroup(title: "Statistics") var statistics: StatisticsOptions
 
   func validate() throws {
-    try kind.forEach(validateKind)
-    if let threads, !(1...64).contains(threads) { throw ValidationError("--threads is 1 to 64") }
-    guard (4...4096).contains(pool) else { throw ValidationError("--pool is 4 to 4096 MiB") }
+    if let complaint = settings.complaints.first { throw ValidationError(complaint) }
+  }
+
+  /// What the command line says.
+  var settings: DaemonSettings {
+    var settings = DaemonSettings()
+    settings.kinds = daemon.kind.isEmpty ? nil : daemon.kind
+    settings.threads = daemon.threads
+    settings.pool = daemon.pool
+    settings.controlSocket = daemon.controlSocket
+    settings.controlDirectory = daemon.controlDirectory
+    settings.logLevel = daemon.logLevel
+    settings.queues = features.queues
+    settings.ringOrder = features.ringOrder
+    settings.indirectSegments = features.indirectSegments
+    settings.indirect = features.indirect
+    settings.discard = features.discard
+    settings.flush = features.flush
+    settings.barrier = features.barrier
+    settings.persistentGrants = features.persistentGrants
+    settings.persistentPages = features.persistentPages
+    settings.ioEngine = io.ioEngine
+    settings.poll = io.poll
+    settings.metricsFile = statistics.metricsFile
+    settings.metricsInterval = statistics.metricsInterval
+    settings.metricsListen = statistics.metricsListen
+    settings.sharedStatistics = statistics.sharedStatistics
+    return settings
   }
 
   func run() throws {
-    let level = logLevel.level
+    let source = file.source(settings, on: host.hypervisor)
+    let settings: DaemonSettings
+    do throws(ConfigurationFailure) {
+      settings = try source.load()
+    } catch {
+      FileHandle.standardError.write(Data(error.complaints.map { "Error: \($0)\n" }.joined().utf8))
+      throw Self.configurationStatus
+    }
+    if file.check {
+      let isThere = source.path.map { FileManager.default.fileExists(atPath: $0) } ?? false
+      print(isThere ? "\(source.path ?? "") is in order" : "the options are in order; there is no file")
+      return
+    }
+    let level = (settings.logLevel ?? .info).level
     LoggingSystem.bootstrap { _ in StandardErrorLogHandler(level: level) }
-    var daemon = DaemonConfiguration(
-      kinds: kind.isEmpty ? [defaultKind] : kind,
-      threadCount: threads ?? ProcessInfo.processInfo.activeProcessorCount,
-      controlSocketPath: controlSocket ?? host.controlSocketPath)
-    daemon.tapDirectory = controlDirectory ?? host.tapDirectory
-    daemon.offer = features.offer
-    daemon.threads = io.configuration
-    daemon.threads.poolByteCount = pool << 20
-    daemon.sharedStatisticsDirectory = statistics.sharedDirectory
-    daemon.metricsFile = statistics.file
-    daemon.metricsAddress = statistics.address
-    try Daemon(host: host.open(), configuration: daemon, logger: Logger(label: "ringback")).run()
+    var configuration = DaemonConfiguration(
+      settings, from: source, controlSocketPath: settings.controlSocket ?? host.controlSocketPath)
+    configuration.tapDirectory = settings.controlDirectory ?? host.tapDirectory
+    try Daemon(host: host.open(), configuration: configuration, logger: Logger(label: "ringback")).run()
+  }
+}
+
+extension DaemonConfiguration {
+  /// What the settings make.
+  init(_ settings: DaemonSettings, from source: ConfigurationSource, controlSocketPath: String) {
+    self.init(
+      kinds: settings.kinds ?? [defaultKind],
+      threadCount: settings.threads ?? ProcessInfo.processInfo.activeProcessorCount,
+      controlSocketPath: controlSocketPath)
+    self.settings = settings
+    self.source = source
+    offer = settings.offer
+    threads = settings.threadConfiguration
+    sharedStatisticsDirectory = settings.sharedStatisticsDirectory
+    metricsFile = settings.metrics
+    metricsAddress = settings.metricsAddress
   }
 }
 

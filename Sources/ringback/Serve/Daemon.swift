@@ -16,6 +16,9 @@ struct DaemonConfiguration {
   var metricsFile: MetricsFile?
   var metricsAddress: MetricsAddress?
   var threads = DataThreadConfiguration()
+  /// What all this was made of, and may be made of anew.
+  var settings = DaemonSettings.defaults
+  var source = ConfigurationSource()
 }
 
 /// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket,

@@ -1,0 +1,25 @@
+/// Where the daemon's settings come from, and may come from again.
+struct ConfigurationSource: Sendable {
+  /// The usual place of the file.
+  static let usualPath = "/etc/ringback.toml"
+
+  /// What the command line says: it wins.
+  var commandLine = DaemonSettings()
+  /// The file; nil for none.
+  var path: String?
+  /// Whether the file has to be there, because somebody named it.
+  var mustExist = false
+
+  /// All settings, with the defaults where nobody said anything.
+  func load() throws(ConfigurationFailure) -> DaemonSettings {
+    var settings = DaemonSettings.defaults
+    if let path {
+      if let file = try ConfigurationFile(path: path).settings() {
+        settings = file.over(settings)
+      } else if mustExist {
+        throw ConfigurationFailure(complaints: ["there is no file \(path)"])
+      }
+    }
+    return commandLine.over(settings)
+  }
+}
