@@ -55,9 +55,10 @@ import Testing
     let options = Set(
       help.matches(of: /(?m)^\s.*?--([a-z-]+)/).map { String($0.output.1) })
     #expect(options.subtracting(Self.keyless) == Set(Setting.all.map(\.option)))
+    let words = help.split { $0.isWhitespace }.joined(separator: " ")
     for setting in Setting.all {
-      let line = help.split(separator: "\n").first { $0.contains("--\(setting.option)") } ?? ""
-      #expect(line.contains(setting.abstract) && line.contains("(default: \(setting.fallback))"), "\(line)")
+      let text = "\(setting.abstract) (default: \(setting.fallback))"
+      #expect(words.contains(text), "--\(setting.option): \(text)")
     }
     #expect(Set(Setting.all.map(\.place)).count == Setting.all.count)
   }
