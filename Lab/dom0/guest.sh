@@ -19,15 +19,18 @@ guest_create() {
 }
 
 # guest_describe: the same, but only xl's configuration file for it. WORDS go onto the kernel's command line,
-# root=/dev/xvda starts the guest from that disk, MODULE.PARAMETER=VALUE is passed to a module
+# root=/dev/xvda starts the guest from that disk, MODULE.PARAMETER=VALUE is passed to a module;
+# --boot-loader LINE instead: the line of configuration for what finds the kernel on the guest's disk
 guest_describe() {
-  local name=$1 ramdisk=guest.cpio memory=160 words=''; shift
+  local name=$1 ramdisk=guest.cpio memory=160 words='' kernel=(); shift
   if [ "${1-}" = --fio ]; then ramdisk=guest-fio.cpio memory=384; shift; fi
   if [ "${1-}" = --kernel ]; then words=$2; shift 2; fi
+  kernel=("kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'"
+    "extra='console=hvc0 rdinit=/init panic=1 loglevel=5 $words'")
+  if [ "${1-}" = --boot-loader ]; then kernel=("$2"); shift 2; fi
   mkdir -p /run/lab/guests
   # keys that come later win
-  printf '%s\n' "name='$name'" "type='pv'" "kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'" \
-    "memory=$memory" "vcpus=1" "cpus='1'" "extra='console=hvc0 rdinit=/init panic=1 loglevel=5 $words'" \
+  printf '%s\n' "name='$name'" "type='pv'" "${kernel[@]}" "memory=$memory" "vcpus=1" "cpus='1'" \
     "on_poweroff='destroy'" "on_reboot='destroy'" "on_crash='destroy'" "$@" >"/run/lab/guests/$name"
 }
 
