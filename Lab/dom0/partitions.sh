@@ -9,8 +9,7 @@ installed_image() {
   cp "$3" "$tree/kernel"
   gzip -1 </images/guest.cpio >"$tree/initrd"
   printf '%s\n' "set timeout=0" "linux /kernel console=hvc0 rdinit=/init panic=1 loglevel=5 root=/dev/xvda2 ${4-}" \
-    "initrd /initrd" boot >/run/lab/grub.cfg
-  cp /run/lab/grub.cfg "$tree/grub/"
+    "initrd /initrd" boot >"$tree/grub/grub.cfg"
   truncate -s $(($2 + 98))M "$image"
   printf '%s\n' "label: gpt" "start=1MiB, size=$2MiB, name=boot" "size=64MiB, name=root" | sfdisk -q "$image" >&2
   mke2fs -q -t ext2 -b 4096 -E offset=$((1 << 20)) -d "$tree" "$image" "$2M" >&2
