@@ -75,7 +75,12 @@ extension Daemon {
     }
     switch question.do {
     case .pause: disk.pause(done: done)
-    case .resume: disk.resume(image: question.image, allowsResize: question.allowResize ?? false, done: done)
+    case .resume:
+      let before = disk.configuration?.image
+      disk.resume(image: question.image, allowsResize: question.allowResize ?? false) { [weak self] failure in
+        if failure == nil, let before, let image = question.image { self?.followTaps(from: before, to: image) }
+        done(failure)
+      }
     case .resize:
       disk.resize(allowsShrink: question.allowShrink ?? false) { result in
         if case .failure(let error) = result { done(error) } else { done(nil) }

@@ -58,6 +58,22 @@ extension Daemon {
     taps.holdsDue = MonotonicClock.nowNanoseconds() + Self.holdDelayNanoseconds
   }
 
+  /// A guest's disk goes on with another image; its tap has that one from now on.
+  func followTaps(from old: String, to new: String) {
+    guard ImageIdentity(old) != ImageIdentity(new) else { return }
+    for tap in taps.taps(of: old) where tap.phase == .open && users(of: old).isEmpty {
+      do throws(TapError) {
+        dropHold(tap.minor)
+        try taps.change { (table) throws(TapError) in try table.rename(tap.minor, to: new) }
+        if let process = tap.process, let image = taps.table[tap.minor]?.image {
+          try openDoor(minor: tap.minor, image, process: process)
+        }
+      } catch {
+        logger.warning("tap \(tap.minor): \(error)")
+      }
+    }
+  }
+
   // MARK: Regular looks
 
   /// When something is to be done unasked.

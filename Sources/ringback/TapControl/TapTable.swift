@@ -73,6 +73,7 @@ struct TapTable: Equatable {
     guard let index = index(minor) else { return }
     taps[index].image = image
     taps[index].image?.isPaused = false
+    taps[index].wasClosed = false
   }
 
   /// Forgets the image, paused or not. One that is not there is no error.
@@ -114,11 +115,10 @@ struct TapTable: Equatable {
     if let name { taps[index].image?.name = name }
   }
 
-  /// Records an image's size.
-  mutating func note(_ minor: Int, sectorCount: UInt64, sectorByteCount: UInt32) {
-    guard let index = index(minor) else { return }
-    taps[index].image?.sectorCount = sectorCount
-    taps[index].image?.sectorByteCount = sectorByteCount
+  /// An open image has been exchanged under the tap.
+  mutating func rename(_ minor: Int, to name: String) throws(TapError) {
+    let index = try attached(minor, ENODEV)
+    taps[index].image?.name = name
   }
 
   // MARK: Errors
