@@ -60,9 +60,11 @@ struct Command {
   }
 
   /// Runs to the end.
-  static func run(_ arguments: [String], environment: [String: String] = [:]) throws -> Outcome {
+  static func run(
+    _ arguments: [String], as program: String? = nil, environment: [String: String] = [:]
+  ) throws -> Outcome {
     let process = Process()
-    process.executableURL = executable
+    process.executableURL = program.map { URL(filePath: $0) } ?? executable
     process.arguments = arguments
     process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
     process.standardInput = FileHandle.nullDevice

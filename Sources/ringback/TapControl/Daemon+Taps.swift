@@ -25,6 +25,7 @@ extension Daemon {
       }
     }
     do throws(TapError) {
+      try question.check()
       guard !isStopping else { throw TapError(EAGAIN, "the daemon stops; ask the next one") }
       if let reply = try carryOut(question, later: answer) { answer(.success(reply)) }
     } catch {
@@ -253,6 +254,14 @@ extension Daemon {
 }
 
 extension TapQuestion {
+  /// Refuses numbers that no command line lets through.
+  fileprivate func check() throws(TapError) {
+    guard process ?? 1 > 0 else { throw TapError(EINVAL, "\"process\" is a process ID, not \(process ?? 0)") }
+    guard (0...Self.longestTimeout).contains(timeoutSeconds ?? 0) else {
+      throw TapError(EINVAL, "\"timeoutSeconds\" is a number from 0 to \(Self.longestTimeout)")
+    }
+  }
+
   /// The minor, which has to be there.
   fileprivate var namedMinor: Int {
     get throws(TapError) {

@@ -151,7 +151,7 @@ extension TapQuestion {
       }
     }
     if verb != .create && verb != .open { force = arguments.has("f") ? true : nil }
-    timeoutSeconds = try arguments.number("t", "number of seconds", below: 1_000_000)
+    timeoutSeconds = try arguments.number("t", "number of seconds", below: Self.longestTimeout + 1)
   }
 }
 

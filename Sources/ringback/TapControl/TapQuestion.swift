@@ -25,6 +25,9 @@ struct TapQuestion: Codable, Equatable {
   /// close, destroy, pause: give up after so many seconds.
   var timeoutSeconds: Int?
 
+  /// Of ``timeoutSeconds``.
+  static let longestTimeout = 999_999
+
   init(_ verb: Verb) { self.verb = verb }
 }
 

@@ -1,0 +1,144 @@
+import Blkback
+import Foundation
+import Loopback
+import RingKit
+import Testing
+
+@testable import ringback
+
+/// A loopback machine with a daemon, and the program under the name tap-ctl.
+final class TapStage {
+  let stage: CommandStage
+  private(set) var daemon: Command.Running
+  /// The toolstack's connection.
+  let store: StoreClient
+  var directory: String { stage.directory }
+  var socket: String { "\(directory)/machine/control" }
+  var tapControl: String { "\(directory)/bin/tap-ctl" }
+
+  init(domains: [Int] = [1]) throws {
+    stage = try CommandStage()
+    try stage.startMachine(domains: domains)
+    daemon = try stage.startDaemon()
+    store = try LoopbackHypervisor(
+      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 0)
+    ).openStore()
+    try FileManager.default.createDirectory(
+      atPath: "\(stage.directory)/bin", withIntermediateDirectories: false)
+    try FileManager.default.createSymbolicLink(
+      atPath: tapControl, withDestinationPath: Command.executable.path)
+  }
+
+  deinit {
+    daemon.process.terminate()
+    daemon.process.waitUntilExit()
+  }
+
+  /// Runs tap-ctl to its end.
+  func run(_ words: [String]) throws -> Command.Outcome {
+    try Command.run(words, as: tapControl, environment: [TapCommand.socketVariable: socket])
+  }
+
+  func run(_ words: String...) throws -> Command.Outcome { try run(words) }
+
+  /// Runs tap-ctl and expects it to succeed; gives what it printed, without the end of the line.
+  @discardableResult
+  func tap(_ words: String..., location: SourceLocation = #_sourceLocation) throws -> String {
+    let outcome = try run(words)
+    #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(words): \(outcome)", sourceLocation: location)
+    return outcome.output.trimmingCharacters(in: .newlines)
+  }
+
+  /// Runs tap-ctl and expects it to fail so, and to say these words.
+  func expect(
+    _ errno: Int32, _ said: String..., from words: [String], location: SourceLocation = #_sourceLocation
+  ) throws {
+    let outcome = try run(words)
+    #expect(outcome.status == errno, "\(words): \(outcome)", sourceLocation: location)
+    #expect(outcome.output.isEmpty, sourceLocation: location)
+    // The words of the error number come last, as with the original.
+    #expect(
+      outcome.errors.hasSuffix("\(TapCommand.words(errno))\n"), "\(outcome.errors)", sourceLocation: location)
+    for word in said {
+      #expect(outcome.errors.contains(word), "no \(word) in \(outcome.errors)", sourceLocation: location)
+    }
+  }
+
+  /// Makes an image by qemu-img, and gives its path.
+  func image(_ name: String, format: String = "raw", size: String = "16M") throws -> String {
+    let path = "\(directory)/\(name)"
+    // Without it, VHD rounds up to whole cylinders.
+    let options = format == "vpc" ? ["-o", "force_size=on"] : []
+    let made = try Command.run(
+      ["create", "-q", "-f", format] + options + [path, size], as: "/usr/bin/qemu-img")
+    try #require(made.status == 0, "\(made)")
+    return path
+  }
+
+  /// Ends the daemon, in order or not, and starts another.
+  func restartDaemon(killing: Bool) throws {
+    if killing {
+      kill(daemon.process.processIdentifier, SIGKILL)
+    } else {
+      daemon.process.terminate()
+    }
+    _ = daemon.finish()
+    daemon = try stage.startDaemon()
+  }
+
+  var process: String { "\(daemon.process.processIdentifier)" }
+
+  // MARK: A guest's disk as libxl makes it
+
+  func backend(_ domain: Int = 1, _ device: Int = 51712) -> String {
+    "/local/domain/0/backend/vbd3/\(domain)/\(device)"
+  }
+
+  /// Writes the nodes of a disk with backendtype=tap (libxl_disk.c, device_disk_add) in one transaction, for a
+  /// guest that is there already.
+  func addDisk(_ parameters: String, domain: Int = 1, mode: String = "w", more: [(String, String)] = [])
+    throws
+  {
+    let backend = backend(domain)
+    let frontend = "/local/domain/\(domain)/device/vbd/51712"
+    try store.transaction { tree throws(StoreError) in
+      try tree.write("\(frontend)/backend", backend)
+      try tree.write("\(frontend)/backend-id", "0")
+      try tree.write("\(frontend)/virtual-device", "51712")
+      try tree.setPermissions(
+        [StorePermission(domain: DomainID(rawValue: UInt16(domain)), canRead: false, canWrite: false)],
+        of: frontend)
+      try tree.write("\(frontend)/state", "1")
+      for (name, value) in [
+        ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("removable", "0"),
+        ("bootable", "1"), ("dev", "xvda"), ("type", "vbd3"), ("mode", mode), ("device-type", "disk"),
+        ("params", parameters), ("script", "/etc/xen/scripts/block-tap"),
+      ] + more + [("state", "1")] {
+        try tree.write("\(backend)/\(name)", value)
+      }
+    }
+  }
+
+  /// Waits until the disk's backend says so, a minute at most.
+  func waitForState(_ state: XenbusState?, domain: Int = 1) throws {
+    try Toolstack(
+      host: LoopbackHypervisor(directory: "\(directory)/machine", domain: DomainID(rawValue: 0)), kind: "vbd3"
+    )
+    .reach(state, DomainID(rawValue: UInt16(domain)))
+  }
+
+  /// Has the backend let go (libxl_device.c, libxl__initiate_device_generic_remove).
+  func removeDisk(domain: Int = 1) throws {
+    let backend = backend(domain)
+    try store.transaction { tree throws(StoreError) in
+      try tree.write("\(backend)/online", "0")
+      try tree.write("\(backend)/state", "5")
+    }
+  }
+}
+
+extension Toolstack {
+  fileprivate func reach(_ state: XenbusState?, _ domain: DomainID) throws {
+    _ = try waitForState(of: domain, VirtualDevice(number: 51712), seconds: 60) { $0 == state }
+  }
+}
