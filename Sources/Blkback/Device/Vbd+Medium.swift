@@ -25,8 +25,9 @@ extension Vbd {
     } catch {
       throw VbdError(error)
     }
+    let wasLent = isLent
     let (opened, found) = try open(read)
-    if !isPaused { adopt(opened) }
+    if !isPaused { adopt(opened, keepsLosses: wasLent) }
     properties = found
     return found
   }
@@ -86,7 +87,9 @@ extension Vbd {
           throw VbdError(
             isPaused
               ? "the disk is paused, and its image closed; resume looks at the size (--allow-resize)"
-              : "the disk is not served; its error node and the log say why")
+              : isLent
+                ? "the image is lent to others; its size is looked at when it comes back"
+                : "the disk is not served; its error node and the log say why")
         }
         _ = try image.refreshByteCount()
         let count = usableSectorCount(of: image, properties)

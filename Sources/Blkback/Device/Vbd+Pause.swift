@@ -79,7 +79,7 @@ extension Vbd {
   }
 
   /// Lets go of the image and goes on when nothing of ours touches it any longer.
-  private func closeImage(then: @escaping () -> Void) {
+  func closeImage(then: @escaping () -> Void) {
     guard let closing = image else { return then() }
     image = nil
     let number = commands.ask { _ in then() }

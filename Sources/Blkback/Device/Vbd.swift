@@ -162,7 +162,7 @@ public final class Vbd {
 
   /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the
   /// disk stays there until the script has said that it is done.
-  private func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
+  func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
     try environment.store.read("\(nodes.directory)/script").map { !$0.isEmpty } ?? false
   }
 
@@ -180,6 +180,7 @@ public final class Vbd {
     if from == .initialising { forgetDescription() }
     do throws(VbdError) {
       try write(featureNodes(), from: from, to: state)
+      stepAside()
     } catch {
       report(error.description)
       if state == .initWait, awaitsScript {

@@ -21,6 +21,27 @@ struct QEMUImage: Sendable {
   /// What takes privileges away from it.
   static let wrapper = "/usr/bin/setpriv"
 
+  /// Says that an image is to be served by QEMU, and checks what can be checked before that.
+  init(driver: String, name: String, request: StoreRequest) throws(VbdError) {
+    for (program, package) in [(Self.program, Self.package), (Self.wrapper, "util-linux")] {
+      guard ImageFacts.isProgram(program) else {
+        throw VbdError("\(name): needs \(program), which is not there; install the package \(package)")
+      }
+    }
+    do throws(StorageError) {
+      var facts = try ImageFacts(path: request.location)
+      if request.direct == .always && !facts.takesDirect {
+        throw StorageError(path: request.location, reason: .directRefused)
+      }
+      if request.direct == .never { facts.takesDirect = false }
+      self.facts = facts
+    } catch {
+      throw VbdError(error)
+    }
+    (self.driver, path, isReadOnly) = (driver, request.location, request.isReadOnly)
+    try checkChain()
+  }
+
   /// Images that are followed from one to the one it is based on.
   private static let chainLimit = 64
 

@@ -1,7 +1,7 @@
 import RingKit
 
-/// QEMU's storage daemon, serving one image on a socket that only this process can reach. Belongs to the
-/// connector's thread, with which it ends.
+/// QEMU's storage daemon, serving one image on a socket that it is given. Belongs to the thread that starts it,
+/// with which it ends.
 ///
 /// The storage daemon rather than qemu-nbd: it takes the listening socket as a descriptor, so that no name of
 /// a socket is left over and a connection waits in the socket while the program is started again, and it is
@@ -9,7 +9,7 @@ import RingKit
 final class QEMUServer: NBDServerProcess {
   private let image: QEMUImage
   private let name: String
-  private let socket: PrivateSocket
+  private let socket: any ListeningSocket
   private var process: ChildProcess?
   private var words = LastWords()
   private(set) var mayPass = false
@@ -17,7 +17,7 @@ final class QEMUServer: NBDServerProcess {
   /// Longest wait for an orderly end, in nanoseconds.
   static let endNanoseconds: UInt64 = 10_000_000_000
 
-  init(image: QEMUImage, name: String, socket: PrivateSocket) {
+  init(image: QEMUImage, name: String, socket: any ListeningSocket) {
     self.image = image
     self.name = name
     self.socket = socket
@@ -33,26 +33,8 @@ final class QEMUServer: NBDServerProcess {
         "\(name): mode w! cannot be: two writers of one \(prefix) image destroy it; use a raw image or device"
       )
     }
-    for (program, package) in [(QEMUImage.program, QEMUImage.package), (QEMUImage.wrapper, "util-linux")] {
-      guard ImageFacts.isProgram(program) else {
-        throw VbdError("\(name): needs \(program), which is not there; install the package \(package)")
-      }
-    }
-    let image: QEMUImage
+    let image = try QEMUImage(driver: driver, name: name, request: request)
     let socket: PrivateSocket
-    do throws(StorageError) {
-      var facts = try ImageFacts(path: request.location)
-      if request.direct == .always && !facts.takesDirect {
-        throw StorageError(path: request.location, reason: .directRefused)
-      }
-      if request.direct == .never { facts.takesDirect = false }
-      image = QEMUImage(
-        driver: driver, path: request.location, isReadOnly: request.isReadOnly,
-        facts: facts)
-    } catch {
-      throw VbdError(error)
-    }
-    try image.checkChain()
     do throws(SystemError) {
       socket = try PrivateSocket(below: request.runDirectory)
     } catch {
@@ -99,8 +81,14 @@ final class QEMUServer: NBDServerProcess {
     return nil
   }
 
-  func stop() {
-    guard let process else { return }
+  /// Asks it to end in order, and does not wait for that.
+  func askToEnd() { process?.ask(.end) }
+
+  func stop() { _ = stopInOrder() }
+
+  /// Ends it in order and waits for that; false when it took too long and was killed.
+  func stopInOrder() -> Bool {
+    guard let process else { return true }
     process.ask(.end)
     var poll = DescriptorPoll()
     poll.set([(process.errorDescriptor, false)])
@@ -109,8 +97,10 @@ final class QEMUServer: NBDServerProcess {
       _ = try? poll.wait(timeoutMilliseconds: 100)
       _ = listen()
     }
-    if self.process != nil { _ = process.killAndReap() }
+    guard self.process != nil else { return true }
+    _ = process.killAndReap()
     self.process = nil
+    return false
   }
 }
 

@@ -1,0 +1,62 @@
+import Blkback
+import RingKit
+
+/// Lends the images of taps, while no ring uses them, to those who come over NBD: QEMU for the emulated disk of a
+/// guest that boots (libxl_disk.c, libxl__device_disk_find_local_path), and tools in this domain.
+///
+/// Lent, not shared: tapdisk serves its socket and the ring at once and leaves it to the guest to use one of
+/// both; with the ring's writes past the page cache and a second writer beside it that would be a way to destroy
+/// a disk. So the ring comes first, whenever it comes.
+final class Lending {
+  private weak var owner: (any LendingOwner)?
+  private var doors: [Int: LendingDoor] = [:]
+
+  init(owner: any LendingOwner) { self.owner = owner }
+
+  /// Listens for a tap at `path`, or goes on with it.
+  func open(minor: Int, image: LentImage, path: String) throws(SystemError) {
+    if let door = doors[minor] {
+      door.change(to: image)
+    } else if let owner {
+      doors[minor] = try LendingDoor(minor: minor, image: image, path: path, owner: owner)
+    }
+  }
+
+  /// Ends what uses the tap's image, with a bounded wait; goes on listening.
+  func takeBack(minor: Int) { doors[minor]?.takeBack() }
+
+  /// Ends what uses the tap's image, with a bounded wait, and takes the socket away.
+  func close(minor: Int) { doors.removeValue(forKey: minor)?.takeBack() }
+
+  /// The daemon stops: all at once, so that the waits add up to no more than one.
+  func closeAll() {
+    for door in doors.values { door.askBack() }
+    for door in doors.values { door.takeBack() }
+    doors = [:]
+  }
+
+  /// Why the tap's image could not be served to the last who came; nil when it could.
+  func failure(minor: Int) -> VbdError? { doors[minor]?.failure }
+
+  /// True while the tap's image is with somebody outside.
+  func isLent(minor: Int) -> Bool { doors[minor]?.isLent ?? false }
+
+  /// The process that serves the tap's image.
+  func processID(minor: Int) -> Int32? { doors[minor]?.processID }
+
+  // MARK: For the control thread's loop
+
+  /// What is waited for.
+  var descriptors: [(descriptor: Int32, writable: Bool)] { doors.values.flatMap(\.descriptors) }
+
+  /// When something is to be done unasked, in nanoseconds of CLOCK_MONOTONIC.
+  var dueNanoseconds: UInt64? { doors.values.compactMap(\.dueNanoseconds).min() }
+
+  /// Serves a ready descriptor, if it is one of ours.
+  func serve(_ descriptor: Int32) {
+    doors.values.first { $0.descriptors.contains { $0.descriptor == descriptor } }?.serve()
+  }
+
+  /// Does what is due.
+  func look(atNanoseconds now: UInt64) { for door in Array(doors.values) { door.look(atNanoseconds: now) } }
+}
