@@ -43,7 +43,8 @@ final class LendingStage: LendingOwner {
     let made = try Self.run(
       "/usr/bin/qemu-img", ["create", "-q", "-f", format] + options + [path, "\(Self.byteCount)"])
     guard made.status == 0 else { throw LendingTrouble(made.output) }
-    lending = Lending(owner: self)
+    lending = try Lending()
+    lending?.owner = self
     try lending?.open(minor: 3, image: image, path: socket)
     try takeHold()
   }
@@ -64,9 +65,9 @@ final class LendingStage: LendingOwner {
   func dropHold() throws {
     guard let hold else { return }
     self.hold = nil
-    let inbox = try Mailbox<Bool>()
-    hold.close { inbox.post(true) }
-    try serve(until: { !inbox.take().isEmpty }, "the end of the hold")
+    var isGone = false
+    lending?.close(hold) { isGone = true }
+    try serve(until: { isGone }, "the end of the hold")
   }
 
   /// Ends everything.
@@ -83,12 +84,8 @@ final class LendingStage: LendingOwner {
     if let refusal { return done(refusal) }
     guard let hold else { return done(nil) }
     self.hold = nil
-    guard let inbox = try? Mailbox<Bool>() else { return done(VbdError("no mailbox")) }
-    hold.close { inbox.post(true) }
-    letting = (inbox, done)
+    lending?.close(hold) { done(nil) }
   }
-
-  private var letting: (inbox: Mailbox<Bool>, done: (VbdError?) -> Void)?
 
   func lendingEnded(ofTap minor: Int) { endedCount += 1 }
 
@@ -111,16 +108,8 @@ final class LendingStage: LendingOwner {
       guard MonotonicClock.nowNanoseconds() < end else {
         throw LendingTrouble("\(what) does not come; told was: \(lines)")
       }
-      var wanted = lending?.descriptors ?? []
-      if let letting { wanted.append((letting.inbox.descriptor, false)) }
-      poll.set(wanted)
-      for descriptor in try poll.wait(timeoutMilliseconds: 10) {
-        if let (inbox, done) = letting, inbox.descriptor == descriptor, !inbox.take().isEmpty {
-          letting = nil
-          done(nil)
-        }
-        lending?.serve(descriptor)
-      }
+      poll.set(lending?.descriptors ?? [])
+      for descriptor in try poll.wait(timeoutMilliseconds: 10) { lending?.serve(descriptor) }
       lending?.look(atNanoseconds: MonotonicClock.nowNanoseconds())
     }
   }

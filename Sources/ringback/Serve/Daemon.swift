@@ -51,6 +51,7 @@ final class Daemon: VbdEnvironment {
   private var budgets: [DomainID: LogBudget] = [:]
   private var nextThread = 0
   var taps: DaemonTaps
+  let lending: Lending
   var isStopping = false
 
   /// Opens everything that can fail before the first disk is looked at.
@@ -76,11 +77,14 @@ final class Daemon: VbdEnvironment {
     let inbox = try Mailbox<(DeviceAddress, VbdEvent)>()
     self.inbox = inbox
     post = { inbox.post(($0, $1)) }
+    lending = try Lending()
     taps = DaemonTaps(file: configuration.tapFile, directory: configuration.tapDirectory)
     socket = try ControlSocket(path: configuration.controlSocketPath)
     metricsServer = try configuration.metricsAddress.map { try MetricsServer($0) }
     metricsFile = configuration.metricsFile
     openSharedStatistics()
+    lending.owner = self
+    taps.door = lending
     restoreTaps()
   }
 
@@ -100,7 +104,7 @@ final class Daemon: VbdEnvironment {
     while !(isStopping && disks.isEmpty) {
       poll.set(
         [(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)]
-          + socket.descriptors + (metricsServer?.descriptors ?? []))
+          + socket.descriptors + (metricsServer?.descriptors ?? []) + lending.descriptors)
       let ready = try poll.wait(timeoutMilliseconds: timeToNextChore())
       while let request = signals.next() { if request == .stop { beginStopping() } }
       for (identity, event) in inbox.take() { disks[identity]?.handle(event) }
@@ -110,10 +114,12 @@ final class Daemon: VbdEnvironment {
           answer(question, to: ticket)
         }
         metricsServer?.serve(descriptor, atNanoseconds: now) { metrics() }
+        lending.serve(descriptor)
       }
       takeWatchEvents()
       doChores(atNanoseconds: now)
     }
+    lending.closeAll()
     endTelling()
     threads.forEach { $0.stop() }
     threads.forEach { $0.join() }

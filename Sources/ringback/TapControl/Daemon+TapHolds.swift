@@ -45,7 +45,8 @@ extension Daemon {
             + " anew without -R")
       }
       if !image.isDirect { configuration.direct = .never }
-      taps.door?.takeBack(minor: tap.minor)
+      // Readers get on with each other.
+      if !image.isReadOnly { taps.door?.takeBack(minor: tap.minor) }
       dropHold(tap.minor)
     }
     return try configuration.openStore()
@@ -79,7 +80,7 @@ extension Daemon {
   /// When something is to be done unasked.
   func tapsDue(atNanoseconds now: UInt64) -> UInt64? {
     let look = taps.waits.isEmpty ? nil : now + Self.lookNanoseconds
-    return [look, taps.holdsDue].compactMap { $0 }.min()
+    return [look, taps.holdsDue, lending.dueNanoseconds].compactMap { $0 }.min()
   }
 
   func lookAtTaps(atNanoseconds now: UInt64) {
@@ -87,6 +88,7 @@ extension Daemon {
     taps.waits = []
     let left = waits.filter { !$0.look($0.deadline <= now) }
     taps.waits = left + taps.waits
+    lending.look(atNanoseconds: now)
     if let due = taps.holdsDue, due <= now { takeMissingHolds(atNanoseconds: now) }
   }
 
@@ -94,7 +96,9 @@ extension Daemon {
     taps.holdsDue = nil
     guard !isStopping else { return }
     for tap in taps.table.taps where tap.phase == .open && taps.holds[tap.minor] == nil {
-      guard var image = tap.image, users(of: image.name).isEmpty else { continue }
+      guard var image = tap.image, users(of: image.name).isEmpty, !lending.isLent(minor: tap.minor) else {
+        continue
+      }
       do throws(TapError) {
         try claim(&image, minor: tap.minor)
       } catch {

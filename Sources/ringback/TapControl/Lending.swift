@@ -8,10 +8,14 @@ import RingKit
 /// both; with the ring's writes past the page cache and a second writer beside it that would be a way to destroy
 /// a disk. So the ring comes first, whenever it comes.
 final class Lending {
-  private weak var owner: (any LendingOwner)?
+  weak var owner: (any LendingOwner)?
   private var doors: [Int: LendingDoor] = [:]
+  /// Numbers of images that have been closed, and who waits for them.
+  private let closed: Mailbox<UInt32>
+  private var waiting: [UInt32: () -> Void] = [:]
+  private var lastClosing: UInt32 = 0
 
-  init(owner: any LendingOwner) { self.owner = owner }
+  init() throws(SystemError) { closed = try Mailbox() }
 
   /// Listens for a tap at `path`, or goes on with it.
   func open(minor: Int, image: LentImage, path: String) throws(SystemError) {
@@ -35,10 +39,18 @@ final class Lending {
     doors = [:]
   }
 
+  /// Closes what held an image; `done` is called on the control thread when nothing touches it any longer.
+  func close(_ hold: any BlockStore, done: @escaping () -> Void) {
+    lastClosing &+= 1
+    let number = lastClosing
+    waiting[number] = done
+    hold.close { [closed] in closed.post(number) }
+  }
+
   /// Why the tap's image could not be served to the last who came; nil when it could.
   func failure(minor: Int) -> VbdError? { doors[minor]?.failure }
 
-  /// True while the tap's image is with somebody outside.
+  /// True while the tap's image is with somebody outside, or about to be.
   func isLent(minor: Int) -> Bool { doors[minor]?.isLent ?? false }
 
   /// The process that serves the tap's image.
@@ -47,13 +59,19 @@ final class Lending {
   // MARK: For the control thread's loop
 
   /// What is waited for.
-  var descriptors: [(descriptor: Int32, writable: Bool)] { doors.values.flatMap(\.descriptors) }
+  var descriptors: [(descriptor: Int32, writable: Bool)] {
+    doors.values.flatMap(\.descriptors) + [(closed.descriptor, false)]
+  }
 
   /// When something is to be done unasked, in nanoseconds of CLOCK_MONOTONIC.
   var dueNanoseconds: UInt64? { doors.values.compactMap(\.dueNanoseconds).min() }
 
   /// Serves a ready descriptor, if it is one of ours.
   func serve(_ descriptor: Int32) {
+    if descriptor == closed.descriptor {
+      for number in closed.take() { waiting.removeValue(forKey: number)?() }
+      return
+    }
     doors.values.first { $0.descriptors.contains { $0.descriptor == descriptor } }?.serve()
   }
 

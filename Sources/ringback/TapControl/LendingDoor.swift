@@ -69,8 +69,8 @@ final class LendingDoor {
   /// The program's process ID while it runs.
   var processID: Int32? { server?.processID }
 
-  /// True while the image is with somebody outside.
-  var isLent: Bool { server != nil }
+  /// True while the image is with somebody outside, or about to be.
+  var isLent: Bool { if case .listening = phase { false } else { true } }
 
   private var server: ImageServer? {
     switch phase {
