@@ -94,26 +94,53 @@ final class TapStage {
     "/local/domain/0/backend/vbd3/\(domain)/\(device)"
   }
 
-  /// Writes the nodes of a disk with backendtype=tap (libxl_disk.c, device_disk_add) in one transaction, for a
-  /// guest that is there already.
-  func addDisk(_ parameters: String, domain: Int = 1, mode: String = "w", more: [(String, String)] = [])
-    throws
-  {
-    let backend = backend(domain)
-    let frontend = "/local/domain/\(domain)/device/vbd/51712"
+  /// Writes the nodes of a disk with backendtype=tap (libxl_disk.c, device_disk_add) in one transaction, or, without
+  /// a script, those of xenopsd.
+  func addDisk(
+    _ parameters: String, domain: Int = 1, mode: String = "w", script: String? = "/etc/xen/scripts/block-tap",
+    more: [(String, String)] = []
+  ) throws {
+    let (backend, frontend) = (backend(domain), "/local/domain/\(domain)/device/vbd/51712")
+    let guest = DomainID(rawValue: UInt16(domain))
+    let scripts = script.map { [("script", $0)] } ?? []
     try store.transaction { tree throws(StoreError) in
-      try tree.write("\(frontend)/backend", backend)
-      try tree.write("\(frontend)/backend-id", "0")
-      try tree.write("\(frontend)/virtual-device", "51712")
+      try tree.makeDirectory(frontend)
       try tree.setPermissions(
-        [StorePermission(domain: DomainID(rawValue: UInt16(domain)), canRead: false, canWrite: false)],
-        of: frontend)
-      try tree.write("\(frontend)/state", "1")
+        [
+          StorePermission(domain: guest, canRead: false, canWrite: false),
+          StorePermission(domain: DomainID(rawValue: 0), canRead: true, canWrite: false),
+        ], of: frontend)
+      try tree.makeDirectory(backend)
+      try tree.setPermissions(
+        [
+          StorePermission(domain: DomainID(rawValue: 0), canRead: false, canWrite: false),
+          StorePermission(domain: guest, canRead: true, canWrite: false),
+        ], of: backend)
+      for (name, value) in [
+        ("backend", backend), ("backend-id", "0"), ("virtual-device", "51712"), ("device-type", "disk"),
+        ("state", "1"),
+      ] {
+        try tree.write("\(frontend)/\(name)", value)
+      }
       for (name, value) in [
         ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("removable", "0"),
         ("bootable", "1"), ("dev", "xvda"), ("type", "vbd3"), ("mode", mode), ("device-type", "disk"),
-        ("params", parameters), ("script", "/etc/xen/scripts/block-tap"),
-      ] + more + [("state", "1")] {
+        ("params", parameters),
+      ] + scripts + more + [("state", "1")] {
+        try tree.write("\(backend)/\(name)", value)
+      }
+    }
+  }
+
+  /// The end of a hotplug script: the tap's nodes and that it is done.
+  func connect(_ minor: String, domain: Int = 1) throws {
+    let (backend, process) = (backend(domain), process)
+    try store.transaction { tree throws(StoreError) in
+      for (name, value) in [
+        ("pid", process), ("minor", minor),
+        ("physical-device-path", "/run/blktap-control/nbd\(process).\(minor)"),
+        ("hotplug-status", "connected"),
+      ] {
         try tree.write("\(backend)/\(name)", value)
       }
     }
@@ -125,6 +152,27 @@ final class TapStage {
       host: LoopbackHypervisor(directory: "\(directory)/machine", domain: DomainID(rawValue: 0)), kind: "vbd3"
     )
     .reach(state, DomainID(rawValue: UInt16(domain)))
+  }
+
+  /// Waits until a node of the backend's has a value, a minute at most.
+  func waitForNode(_ name: String, domain: Int = 1, until isGood: (String?) -> Bool) throws {
+    let path = "\(backend(domain))/\(name)"
+    let token = "wait-for-node"
+    try store.watch(path, token: token)
+    defer { try? store.unwatch(path, token: token) }
+    let deadline = ContinuousClock.now + .seconds(60)
+    while true {
+      while try store.nextWatchEvent() != nil {}
+      let value = try store.read(path)
+      if isGood(value) { return }
+      try #require(ContinuousClock.now < deadline, "\(path) is still \(value ?? "missing")")
+      try store.waitForEvent(timeoutMilliseconds: 1000)
+    }
+  }
+
+  /// The error that the daemon has left for the toolstack.
+  func errorNode(domain: Int = 1) throws -> String? {
+    try store.read("/local/domain/0/error/backend/vbd3/\(domain)/51712/error")
   }
 
   /// Has the backend let go (libxl_device.c, libxl__initiate_device_generic_remove).
