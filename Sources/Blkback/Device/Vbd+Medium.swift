@@ -2,9 +2,6 @@ import RingKit
 
 /// The image behind a disk: opening it, its size, and its exchange.
 extension Vbd {
-  /// The daemon's offer, settled for its threads.
-  var offer: VbdOffer { environment.offer.settled(threadCount: environment.threads.count) }
-
   /// What the frontend is told. Opens what can fail before any feature is announced, so that a bad image is
   /// told at once; the image of a paused disk is not kept.
   func knownProperties() throws(VbdError) -> VbdProperties {

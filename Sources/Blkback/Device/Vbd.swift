@@ -6,6 +6,8 @@ public final class Vbd {
   /// Which disk.
   public let identity: DeviceAddress
   unowned let environment: any VbdEnvironment
+  /// The daemon's offer when the disk was found, settled for its threads: what was announced is kept to.
+  let offer: VbdOffer
   private(set) var handshake = BackendHandshake()
   /// The toolstack's description, once read.
   public internal(set) var configuration: VbdConfiguration?
@@ -42,6 +44,7 @@ public final class Vbd {
   public init(_ identity: DeviceAddress, environment: any VbdEnvironment) {
     self.identity = identity
     self.environment = environment
+    offer = environment.offer.settled(threadCount: environment.threads.count)
   }
 
   /// True while the image is open.

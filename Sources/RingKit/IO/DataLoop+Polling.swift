@@ -15,6 +15,23 @@ extension DataLoop {
   /// Times a queue's work was found by looking: each an event that its frontend did not have to send.
   public var pollFindingCount: UInt64 { unsafe state.pointee.pollFindings }
 
+  /// Changes the longest time to look for work before sleeping, as ``DataThreadConfiguration/pollNanoseconds``.
+  public func setPolling(nanoseconds: UInt64) {
+    let limit = Self.pollLimit(nanoseconds)
+    unsafe state.pointee.pollLimit = limit
+    unsafe state.pointee.window = min(state.pointee.window, limit)
+    guard limit == 0 else { return }
+    unsafe state.pointee.idleSince = 0
+    // Nobody looks any more: who was to be found asks for events in this turn.
+    _ = armPolled()
+  }
+
+  /// The bound that is kept.
+  @usableFromInline
+  static func pollLimit(_ nanoseconds: UInt64) -> UInt64 {
+    Queue.canPoll ? min(nanoseconds, DataThreadConfiguration.longestPollNanoseconds) : 0
+  }
+
   /// Looks for work until there is some or the window is over; then has the queues ask for events. True when
   /// there is something to do.
   @inlinable

@@ -75,9 +75,7 @@ public final class DataLoop<Queue: DataQueue> {
     unsafe state = .allocate(capacity: 1)
     unsafe state.initialize(to: State())
     unsafe state.pointee.now = MonotonicClock.nowNanoseconds()
-    unsafe state.pointee.pollLimit =
-      Queue.canPoll
-      ? min(configuration.pollNanoseconds, DataThreadConfiguration.longestPollNanoseconds) : 0
+    unsafe state.pointee.pollLimit = Self.pollLimit(configuration.pollNanoseconds)
   }
 
   deinit { unsafe state.deallocate() }

@@ -35,6 +35,8 @@ struct Setting: Sendable {
   let refused: @Sendable (DaemonSettings) -> FileValue?
   /// Sets it in the second as it is set in the first, if it is.
   let carry: @Sendable (DaemonSettings, inout DaemonSettings) -> Void
+  /// Sets it in the second as it is in the first, set or not.
+  let replace: @Sendable (DaemonSettings, inout DaemonSettings) -> Void
   /// The value, or the fallback, in words.
   let shown: @Sendable (DaemonSettings) -> String
   /// Whether it is the same in both.
@@ -95,6 +97,7 @@ struct Setting: Sendable {
       settings[keyPath: path].flatMap { accept($0) ? nil : write($0) }
     }
     carry = { if let value = $0[keyPath: path] { $1[keyPath: path] = value } }
+    replace = { $1[keyPath: path] = $0[keyPath: path] }
     shown = { $0[keyPath: path].map { write($0).plain } ?? fallbackText }
     isSame = { $0[keyPath: path] == $1[keyPath: path] }
   }

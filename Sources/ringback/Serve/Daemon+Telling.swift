@@ -14,6 +14,7 @@ struct DaemonChores {
 
   var statisticsDue: UInt64 = 0
   var sizesDue: UInt64 = 0
+  var watchdogDue: UInt64 = 0
 }
 
 /// What the daemon tells without being asked, and the regular looks at images.
@@ -37,6 +38,7 @@ extension Daemon {
       if sharedStatistics != nil { next = min(next, chores.statisticsDue) }
     }
     if let due = tapsDue(atNanoseconds: now) { next = min(next, due) }
+    if let due = serviceDue(atNanoseconds: now) { next = min(next, due) }
     if let metricsFile { next = min(next, metricsFile.nextNanoseconds) }
     if !kernelWait.waiting.isEmpty { next = min(next, now + KernelDeviceWait.stepNanoseconds) }
     return next <= now ? 0 : Int32((next - now) / 1_000_000) + 1
@@ -55,6 +57,7 @@ extension Daemon {
       chores.sizesDue = now + DaemonChores.sizeInterval
       for disk in Array(disks.values) { disk.lookAtSize() }
     }
+    tellService(atNanoseconds: now)
     do {
       try metricsFile?.writeIfDue(atNanoseconds: now) { metrics() }
     } catch {

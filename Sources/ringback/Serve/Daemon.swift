@@ -26,7 +26,8 @@ struct DaemonConfiguration {
 final class Daemon: VbdEnvironment {
   let threads: [DataThread<BlockQueue>]
   let bufferShareByteCount: Int
-  let offer: VbdOffer
+  /// For disks that are found from here on.
+  var offer: VbdOffer
   let post: @Sendable (DeviceAddress, VbdEvent) -> Void
   var store: any StoreSession { client }
   var statisticsProcess: Int32? {
@@ -35,7 +36,13 @@ final class Daemon: VbdEnvironment {
 
   let host: any Hypervisor
   let configuration: DaemonConfiguration
-  let logger: Logger
+  var logger: Logger
+  /// What is in force of the configuration.
+  var settings: DaemonSettings
+  var service: ServiceNotices
+  var pulses: ThreadPulses
+  /// Data threads of which was told that they do not answer.
+  var silentThreads: Set<Int> = []
   private let signals: TerminationSignals
   private let inbox: Mailbox<(DeviceAddress, VbdEvent)>
   private var client: StoreClient
@@ -60,6 +67,9 @@ final class Daemon: VbdEnvironment {
     self.configuration = configuration
     self.logger = logger
     offer = configuration.offer
+    settings = configuration.settings
+    service = ServiceNotices.takeFromEnvironment()
+    pulses = ThreadPulses(threadCount: configuration.threadCount)
     // First of all: threads inherit the signal mask.
     signals = try TerminationSignals()
     // libxenstore sets and restores this signal's action around each call.
@@ -100,13 +110,18 @@ final class Daemon: VbdEnvironment {
       logger.warning("\(reason); libaio does its work")
     }
     try watchKinds()
+    // The watches' first events lead to the same again, which costs little and cannot be waited for.
+    noteKinds()
+    takeWatchEvents()
+    service.tell(.ready)
+    tellService(atNanoseconds: MonotonicClock.nowNanoseconds())
     var poll = DescriptorPoll()
     while !(isStopping && disks.isEmpty) {
       poll.set(
         [(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)]
           + socket.descriptors + (metricsServer?.descriptors ?? []) + lending.descriptors)
       let ready = try poll.wait(timeoutMilliseconds: timeToNextChore())
-      while let request = signals.next() { if request == .stop { beginStopping() } }
+      takeSignals()
       for (identity, event) in inbox.take() { disks[identity]?.handle(event) }
       let now = MonotonicClock.nowNanoseconds()
       for descriptor in ready {
@@ -136,6 +151,13 @@ final class Daemon: VbdEnvironment {
   private func watchKinds() throws {
     for kind in directory.kinds {
       try client.watch(directory.path(of: kind), token: directory.token(of: kind))
+    }
+  }
+
+  /// Has all kinds looked through.
+  private func noteKinds() {
+    for kind in directory.kinds {
+      directory.note(WatchEvent(path: directory.path(of: kind), token: directory.token(of: kind)))
     }
   }
 
@@ -192,17 +214,16 @@ final class Daemon: VbdEnvironment {
         client = try host.openStore()
         ownDomain = try client.ownDomain()
         try watchKinds()
-        directory.kinds.forEach {
-          directory.note(WatchEvent(path: directory.path(of: $0), token: directory.token(of: $0)))
-        }
+        noteKinds()
         for disk in disks.values { disk.watchAgain() }
         logger.notice("connected to xenstored again")
         return
       } catch {
         var poll = DescriptorPoll()
         poll.set([(signals.descriptor, false)])
-        _ = try? poll.wait(timeoutMilliseconds: 1000)
-        while let request = signals.next() { if request == .stop { beginStopping() } }
+        _ = try? poll.wait(timeoutMilliseconds: timeToService(atMostMilliseconds: 1000))
+        takeSignals()
+        tellService(atNanoseconds: MonotonicClock.nowNanoseconds())
       }
     }
   }
@@ -238,8 +259,18 @@ final class Daemon: VbdEnvironment {
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
   }
 
+  private func takeSignals() {
+    while let request = signals.next() {
+      switch request {
+      case .stop: beginStopping()
+      case .reload: reload()
+      }
+    }
+  }
+
   private func beginStopping() {
     guard !isStopping else { return }
+    service.tell(.stopping)
     logger.notice("stopping: finishing the requests in flight of \(disks.count) disks")
     isStopping = true
     for disk in Array(disks.values) { disk.stop() }

@@ -1,0 +1,57 @@
+import Logging
+import RingKit
+
+/// What systemd is told of the daemon.
+extension Daemon {
+  /// The state in a line, for `systemctl status`.
+  var statusLine: String {
+    let guests = Set(disks.keys.map(\.domain)).count
+    func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
+    return (isStopping ? "Stopping: draining " : "Serving ") + count(disks.count, "disk") + " of "
+      + count(guests, "guest") + " on " + count(threads.count, "thread")
+  }
+
+  /// When there is something to tell systemd next.
+  func serviceDue(atNanoseconds now: UInt64) -> UInt64? {
+    [service.watchdogNanoseconds == nil ? nil : chores.watchdogDue, service.nextNanoseconds(after: now)]
+      .compactMap { $0 }.min()
+  }
+
+  /// Milliseconds until there is something to tell systemd.
+  func timeToService(atMostMilliseconds longest: Int32) -> Int32 {
+    let now = MonotonicClock.nowNanoseconds()
+    guard let due = serviceDue(atNanoseconds: now) else { return longest }
+    return due <= now ? 0 : Int32(min(UInt64(longest), (due - now) / 1_000_000 + 1))
+  }
+
+  /// Tells systemd what is new, and that all is well if it is.
+  func tellService(atNanoseconds now: UInt64) {
+    guard service.isHeard else { return }
+    service.sendAgain()
+    service.tell(.status(statusLine))
+    if let interval = service.watchdogNanoseconds, now >= chores.watchdogDue {
+      // A thread is asked at each quarter and judged at the next, so that one that is silent has more than half
+      // of the time left to answer.
+      chores.watchdogDue = now + interval / 4
+      feedWatchdog()
+    }
+    if let trouble = service.takeTrouble() { logger.warning("\(trouble)") }
+  }
+
+  private func feedWatchdog() {
+    let silences = pulses.silences
+    for silence in silences where !silentThreads.contains(silence.thread) {
+      logger.warning(
+        silence.isInKernel
+          ? "data thread \(silence.thread) waits in the kernel, most likely for storage; its disks wait with it"
+          : "data thread \(silence.thread) does not answer; systemd's watchdog will end the daemon if it stays so"
+      )
+    }
+    silentThreads = Set(silences.map(\.thread))
+    guard silences.allSatisfy(\.isInKernel) else { return }
+    service.tell(.alive)
+    // Questions do not pile up before a thread that waits.
+    guard silences.isEmpty else { return }
+    pulses.ask { [threads] number, answer in threads[number].perform { _ in answer() } }
+  }
+}
