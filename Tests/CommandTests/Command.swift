@@ -15,8 +15,9 @@ struct Command {
     private let errors: Pipe
     private var seen = ""
 
-    init(_ arguments: [String]) throws {
+    init(_ arguments: [String], environment: [String: String] = [:]) throws {
       process = Process()
+      process.environment = ProcessInfo.processInfo.environment.merging(environment) { $1 }
       process.executableURL = Command.executable
       process.arguments = arguments
       process.standardInput = FileHandle.nullDevice
@@ -111,8 +112,10 @@ final class CommandStage {
     _ = try machine?.wait(for: "ready")
   }
 
-  func startDaemon(_ options: [String] = []) throws -> Command.Running {
-    let daemon = try Command.Running(["serve"] + host + options)
+  func startDaemon(
+    _ options: [String] = [], environment: [String: String] = [:]
+  ) throws -> Command.Running {
+    let daemon = try Command.Running(["serve"] + host + options, environment: environment)
     _ = try daemon.wait(for: "serving")
     return daemon
   }

@@ -72,6 +72,8 @@ import Testing
       (["--indirect-segments", "33"], .indirectSegments), (["--no-discard"], .discard),
       (["--no-flush"], .flush), (["--no-barrier"], .barrier),
       (["--no-persistent-grants"], .persistentGrants), (["--persistent-pages", "99"], .persistentPages),
+      (["--limit-bytes", "1M"], .limitBytes), (["--limit-bytes-burst", "1M"], .limitBytesBurst),
+      (["--limit-requests", "9"], .limitRequests), (["--limit-requests-burst", "9"], .limitRequestsBurst),
       (["--io-engine", "libaio"], .ioEngine), (["--poll", "9"], .poll),
       (["--metrics-file", "/m"], .metricsFile),
       (["--metrics-interval", "9"], .metricsInterval), (["--metrics-listen", "unix:/m"], .metricsListen),

@@ -85,7 +85,7 @@ import Testing
     (
       "[offers]\nqueues = 2\n",
       [
-        "1: there is no section [offers]; did you mean [offer]? the sections are [daemon], [offer], [io], "
+        "1: there is no section [offers]; did you mean [offer]? the sections are [daemon], [offer], [limits], [io], "
           + "[metrics], [log]"
       ]
     ),
@@ -93,6 +93,14 @@ import Testing
     ("queues = 2\n", ["1: queues stands above all sections: write queues below [offer]"]),
     ("metrics-file = \"/x\"\n", ["1: metrics-file stands above all sections: write file below [metrics]"]),
     ("[daemon]\nqueues = 2\n", ["2: [daemon] has no key queues; [offer] queues is what you may mean"]),
+    (
+      "[limits]\nbytes = 4095\nrequests = -1\nbytes-burst = \"lots\"\n",
+      [
+        "2: [limits] bytes is 0, or 4096 to 2^50 bytes, such as 104857600 or \"100M\", not 4095",
+        "3: [limits] requests is 0, or 1 to 1000000000, not -1",
+        "4: [limits] bytes-burst is a number of bytes, such as 104857600 or \"100M\", not \"lots\"",
+      ]
+    ),
     ("[io]\nio-engine = \"libaio\"\n", ["2: [io] has no key io-engine; [io] engine is what you may mean"]),
     (
       "[io]\nengine = \"aio\"\n",
@@ -200,6 +208,20 @@ import Testing
       """
     #expect(try Self.settings("daemon.kind = [\"vbd3\",\n \"vbd\"]\n" + text) == expected)
     #expect(try Self.settings("") == DaemonSettings())
+  }
+
+  @Test func limitsThatDoNotGoTogetherAreRefused() throws {
+    let (file, remove) = try Self.file("[limits]\nbytes-burst = \"1M\"\n")
+    defer { remove() }
+    let outcome = try Command.run(["serve", "--check", "--config", file.path])
+    #expect(outcome.status == 78)
+    #expect(
+      outcome.errors
+        == "Error: \(file.path): [limits]: a burst of 1048576 bytes means nothing without a limit of bytes a "
+        + "second: set both\n")
+    let mended = try Command.run(["serve", "--check", "--config", file.path, "--limit-bytes", "100M"])
+    #expect(mended.status == 0)
+    #expect(try file.settings()?.limitBytesBurst == 1 << 20)
   }
 
   @Test func theCommandLineWinsOverTheFileOverTheDefaults() throws {

@@ -124,6 +124,23 @@ private final class PolledQueue: DataQueue {
     #expect(try thread.end() == nil)
   }
 
+  /// Whoever is looked for when that ends has to ask for events then.
+  @Test(arguments: bothEngines) func noWakeUpIsLostWhenTheBoundChanges(engine: IOEngine) throws {
+    let (thread, rings) = try start(engine, pollNanoseconds: 10_000_000, count: 3)
+    var random = SeededGenerator(state: 0xB0117D)
+    for round in 0..<600 {
+      let bound: UInt64 = [0, 10_000_000, 0, 50_000].randomElement(using: &random) ?? 0
+      if round % 4 == 0 { thread.perform { $0.setPolling(nanoseconds: bound) } }
+      for number in rings.indices { _ = push(rings[number], number) }
+      for ring in rings { try #require(ring.waitConsumed(), "round \(round): a request waits for ever") }
+    }
+    let unarmed = rings.map { $0.unarmedRuns.load(ordering: .relaxed) }.reduce(0, +)
+    #expect(unarmed > 0, "nothing was looked for")
+    thread.perform { $0.setPolling(nanoseconds: 0) }
+    #expect(try thread.ask { $0.pollWindowNanoseconds } == 0)
+    #expect(try thread.end() == nil)
+  }
+
   @Test(arguments: bothEngines) func eventsWithoutACauseAreNoWork(engine: IOEngine) throws {
     let (thread, rings) = try start(engine, pollNanoseconds: 10_000_000)
     for count in 1...50 as ClosedRange<UInt64> {

@@ -2,7 +2,8 @@ import RingKit
 
 /// How much a disk may do. Kept in nodes of our own below the backend's directory, which an administrator may
 /// also write himself: `limit-bytes` and `limit-requests` a second, `limit-bytes-burst` and
-/// `limit-requests-burst` after idle time; absent or 0 for no limit (``RateLimits``).
+/// `limit-requests-burst` after idle time; absent or 0 for no limit (``RateLimits``). A disk that has none of
+/// these nodes is held to the daemon's ``VbdEnvironment/defaultLimits``.
 extension Vbd {
   /// The limits in force.
   public var limits: RateLimits { limiter.limits }
@@ -13,7 +14,9 @@ extension Vbd {
     do throws(VbdError) {
       try writePrivate(
         RateLimits.nodes.map { node in
-          VbdNode(node.name, limits[keyPath: node.value] == 0 ? nil : String(limits[keyPath: node.value]))
+          // Without any node the daemon's own limits would hold: then no limit has to be said.
+          let isNode = limits[keyPath: node.value] != 0 || environment.defaultLimits.isLimited
+          return VbdNode(node.name, isNode ? String(limits[keyPath: node.value]) : nil)
         })
       apply(limits)
       done(nil)
@@ -28,18 +31,31 @@ extension Vbd {
     environment.log(.information, "limits: \(limits.summary)", about: identity)
   }
 
+  /// Looks at the limits anew, because the daemon's own have changed.
+  public func lookAtLimits() {
+    guard let nodes, handshake.own != nil, !handshake.isForgotten else { return }
+    do throws(StoreError) {
+      try followLimits(nodes)
+    } catch {
+      environment.log(.failure, "\(error)", about: identity)
+    }
+  }
+
   /// Takes the nodes' limits over; those that make no sense are told once, and the old ones stay.
   func followLimits(_ nodes: BackendNodes) throws(StoreError) {
-    var values: [UInt64] = []
+    var found: [UInt64?] = []
     do {
       for node in RateLimits.nodes {
         let path = "\(nodes.directory)/\(node.name)"
-        values.append(try environment.store.decimal(path, in: 0...UInt64.max, default: 0))
+        found.append(try environment.store.decimalIfPresent(path, in: 0...UInt64.max))
       }
+      let values = found.map { $0 ?? 0 }
       apply(
-        try RateLimits(
-          bytesPerSecond: values[0], bytesBurst: values[1], requestsPerSecond: values[2],
-          requestsBurst: values[3]))
+        found.allSatisfy { $0 == nil }
+          ? environment.defaultLimits
+          : try RateLimits(
+            bytesPerSecond: values[0], bytesBurst: values[1], requestsPerSecond: values[2],
+            requestsBurst: values[3]))
       told["limits"] = nil
     } catch let error as StoreError {
       guard error.isAboutTheNode else { throw error }

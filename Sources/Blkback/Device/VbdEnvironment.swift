@@ -42,6 +42,8 @@ public protocol VbdEnvironment: AnyObject {
   var bufferShareByteCount: Int { get }
   /// What is offered to frontends.
   var offer: VbdOffer { get }
+  /// What a disk may do whose nodes name no limits.
+  var defaultLimits: RateLimits { get }
   /// The process that serves, published as `kthread-pid`: libxenstat finds its shared statistics by it
   /// (xenstat_linux.c). Nil when there are none.
   var statisticsProcess: Int32? { get }
@@ -65,6 +67,7 @@ extension VbdEnvironment {
   }
 
   public var statisticsProcess: Int32? { nil }
+  public var defaultLimits: RateLimits { .unlimited }
 
   /// None: there are no taps.
   public func image(atSocket path: String) -> String? { nil }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Blkback
 import Foundation
 import Logging
 
@@ -20,6 +21,7 @@ struct Serve: ParsableCommand {
   @OptionGroup(title: "Configuration") var file: ConfigurationOptions
   @OptionGroup(title: "The daemon") var daemon: DaemonSettingsOptions
   @OptionGroup(title: "What guests are offered") var features: OfferOptions
+  @OptionGroup(title: "Limits of disks that have none of their own") var limits: LimitOptions
   @OptionGroup(title: "How data threads work") var io: IOOptions
   @OptionGroup(title: "Statistics") var statistics: StatisticsOptions
 
@@ -45,6 +47,10 @@ struct Serve: ParsableCommand {
     settings.barrier = features.barrier
     settings.persistentGrants = features.persistentGrants
     settings.persistentPages = features.persistentPages
+    settings.limitBytes = limits.limitBytes?.value
+    settings.limitBytesBurst = limits.limitBytesBurst?.value
+    settings.limitRequests = limits.limitRequests
+    settings.limitRequestsBurst = limits.limitRequestsBurst
     settings.ioEngine = io.ioEngine
     settings.poll = io.poll
     settings.metricsFile = statistics.metricsFile
@@ -87,6 +93,7 @@ extension DaemonConfiguration {
     self.settings = settings
     self.source = source
     offer = settings.offer
+    defaultLimits = (try? settings.limits) ?? .unlimited
     threads = settings.threadConfiguration
     sharedStatisticsDirectory = settings.sharedStatisticsDirectory
     metricsFile = settings.metrics

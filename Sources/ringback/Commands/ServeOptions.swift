@@ -56,6 +56,14 @@ struct OfferOptions: ParsableArguments {
   @Option(help: Setting.persistentPages.help) var persistentPages: Int?
 }
 
+/// What disks may do.
+struct LimitOptions: ParsableArguments {
+  @Option(help: Setting.limitBytes.help) var limitBytes: ByteCountArgument?
+  @Option(help: Setting.limitBytesBurst.help) var limitBytesBurst: ByteCountArgument?
+  @Option(help: Setting.limitRequests.help) var limitRequests: UInt64?
+  @Option(help: Setting.limitRequestsBurst.help) var limitRequestsBurst: UInt64?
+}
+
 /// How data threads do their work.
 struct IOOptions: ParsableArguments {
   @Option(help: Setting.ioEngine.help) var ioEngine: EngineChoice?

@@ -1,3 +1,5 @@
+import Blkback
+
 /// Where the daemon's settings come from, and may come from again.
 struct ConfigurationSource: Sendable {
   /// The usual place of the file.
@@ -20,6 +22,13 @@ struct ConfigurationSource: Sendable {
         throw ConfigurationFailure(complaints: ["there is no file \(path)"])
       }
     }
-    return commandLine.over(settings)
+    settings = commandLine.over(settings)
+    do throws(RateLimitsError) {
+      _ = try settings.limits
+    } catch {
+      // What is wrong with each by itself is told before: this is about two that do not go together.
+      throw ConfigurationFailure(complaints: ["\(path.map { "\($0): " } ?? "")[limits]: \(error)"])
+    }
+    return settings
   }
 }

@@ -21,6 +21,11 @@ struct DaemonSettings: Equatable, Sendable {
   var persistentGrants: Bool?
   var persistentPages: Int?
 
+  var limitBytes: UInt64?
+  var limitBytesBurst: UInt64?
+  var limitRequests: UInt64?
+  var limitRequestsBurst: UInt64?
+
   var ioEngine: EngineChoice?
   var poll: Int?
 
@@ -45,6 +50,10 @@ struct DaemonSettings: Equatable, Sendable {
     settings.barrier = offer.barrier
     settings.persistentGrants = offer.persistentGrants
     settings.persistentPages = offer.persistentPageLimit
+    settings.limitBytes = 0
+    settings.limitBytesBurst = 0
+    settings.limitRequests = 0
+    settings.limitRequestsBurst = 0
     settings.ioEngine = .automatic
     settings.poll = 0
     settings.metricsInterval = 15
@@ -129,6 +138,16 @@ extension DaemonSettings {
     offer.persistentGrants = persistentGrants ?? offer.persistentGrants
     offer.persistentPageLimit = persistentPages ?? offer.persistentPageLimit
     return offer
+  }
+
+  /// What disks may do that have no limits of their own.
+  var limits: RateLimits {
+    get throws(RateLimitsError) {
+      try RateLimits(
+        bytesPerSecond: limitBytes ?? 0, bytesBurst: limitBytesBurst ?? 0,
+        requestsPerSecond: limitRequests ?? 0,
+        requestsBurst: limitRequestsBurst ?? 0)
+    }
   }
 
   /// How data threads work.

@@ -54,6 +54,26 @@ extension Setting {
     .offer, "persistent-pages", live: true, "Guest pages that one queue keeps mapped at most",
     at: \.persistentPages, in: 64...65536, unit: "count", off: "persistent-grants")
 
+  static let limitBytes = amount(
+    .limits, "bytes", option: "limit-bytes", live: true,
+    "Bytes a second that a disk may move, such as 100M; 0 for no limit.", at: \.limitBytes,
+    valueName: "bytes",
+    range: "0, or 4096 to 2^50 bytes, such as 104857600 or \"100M\"",
+    accept: { (try? RateLimits(bytesPerSecond: $0)) != nil })
+  static let limitBytesBurst = amount(
+    .limits, "bytes-burst", option: "limit-bytes-burst", live: true,
+    "Bytes that pass at once after idle time.",
+    at: \.limitBytesBurst, valueName: "bytes", range: "a number of bytes, such as 104857600 or \"100M\"",
+    accept: { $0 <= Int64.max })
+  static let limitRequests = amount(
+    .limits, "requests", option: "limit-requests", live: true,
+    "Requests a second that a disk may do; 0 for no limit.", at: \.limitRequests, valueName: "count",
+    range: "0, or 1 to 1000000000", accept: { (try? RateLimits(requestsPerSecond: $0)) != nil })
+  static let limitRequestsBurst = amount(
+    .limits, "requests-burst", option: "limit-requests-burst", live: true,
+    "Requests that pass at once after idle time.", at: \.limitRequestsBurst, valueName: "count",
+    range: "a number of requests", accept: { $0 <= Int64.max })
+
   static let ioEngine = word(
     .io, "engine", option: "io-engine",
     "What carries I/O: io_uring, libaio, or automatic (libaio where the kernel forbids io_uring).",
@@ -89,6 +109,7 @@ extension Setting {
   static let all: [Setting] = [
     kind, threads, pool, controlSocket, controlDirectory, sharedStatistics,
     queues, ringOrder, indirect, indirectSegments, discard, flush, barrier, persistentGrants, persistentPages,
+    limitBytes, limitBytesBurst, limitRequests, limitRequestsBurst,
     ioEngine, poll,
     metricsFile, metricsInterval, metricsListen,
     logLevel,

@@ -5,7 +5,7 @@ import ArgumentParser
 struct Setting: Sendable {
   /// The sections of the file.
   enum Section: String, CaseIterable {
-    case daemon, offer, io, metrics, log
+    case daemon, offer, limits, io, metrics, log
   }
 
   /// Who is told of a range.
@@ -151,5 +151,22 @@ extension Setting {
       section, key, option: option, live: live, abstract, at: path, valueName: valueName, range: range,
       fallback: fallback,
       read: { if case .text(let text) = $0 { text } else { nil } }, write: { .text($0) }, accept: accept)
+  }
+
+  /// A count that may be large: a number, or a text such as "100M".
+  static func amount(
+    _ section: Section, _ key: String, option: String, live: Bool, _ abstract: String,
+    at path: any WritableKeyPath<DaemonSettings, UInt64?> & Sendable, valueName: String, range: String,
+    accept: @escaping @Sendable (UInt64) -> Bool
+  ) -> Setting {
+    Setting(
+      section, key, option: option, live: live, abstract, at: path, valueName: valueName, range: range,
+      read: { value in
+        switch value {
+        case .number(let number): UInt64(exactly: number)
+        case .text(let text): ByteCountArgument(argument: text)?.value
+        case .flag, .list, .other: nil
+        }
+      }, write: { .number(Int(clamping: $0)) }, accept: accept)
   }
 }

@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Logging
 
 /// Writes log lines to standard error: with syslog priorities when systemd's journal reads them
@@ -11,7 +12,17 @@ struct StandardErrorLogHandler: LogHandler {
 
   init(level: Logger.Level) {
     logLevel = level
-    isJournal = ProcessInfo.processInfo.environment["JOURNAL_STREAM"] != nil
+    isJournal = Self.isJournal(ProcessInfo.processInfo.environment["JOURNAL_STREAM"])
+  }
+
+  /// Whether standard error is the stream to the journal, whose device and inode JOURNAL_STREAM tells
+  /// (systemd.exec(5)): the variable outlives a redirection.
+  static func isJournal(_ stream: String?, descriptor: Int32 = STDERR_FILENO) -> Bool {
+    let words = stream?.split(separator: ":", omittingEmptySubsequences: false).map { UInt64($0) } ?? []
+    var facts = stat()
+    // Sound: the call fills the local structure.
+    guard words.count == 2, unsafe fstat(descriptor, &facts) == 0 else { return false }
+    return words == [UInt64(facts.st_dev), UInt64(facts.st_ino)]
   }
 
   subscript(metadataKey key: String) -> Logger.Metadata.Value? {

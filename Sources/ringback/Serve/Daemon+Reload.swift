@@ -20,7 +20,7 @@ extension Daemon {
       return
     }
     let changed = Setting.all.filter { !$0.isSame(read, settings) }
-    // Not from here on, but from the next line on: a level is changed so that something is seen, or not.
+    // First of all: somebody who asks for silence means the rest of this too.
     if let level = read.logLevel?.level { logger.logLevel = level }
     var next = settings
     for setting in changed where setting.isLive { setting.replace(read, &next) }
@@ -52,6 +52,10 @@ extension Daemon {
 
   private func bringIntoForce(_ next: DaemonSettings) {
     offer = next.offer
+    if let limits = try? next.limits, limits != defaultLimits {
+      defaultLimits = limits
+      for disk in Array(disks.values) { disk.lookAtLimits() }
+    }
     if next.poll != settings.poll {
       let nanoseconds = next.threadConfiguration.pollNanoseconds
       for thread in threads { thread.perform { $0.setPolling(nanoseconds: nanoseconds) } }

@@ -11,6 +11,7 @@ struct DaemonConfiguration {
   /// Where the sockets of taps are; scripts and xenstore nodes name them (blktap.h, BLKTAP2_CONTROL_DIR).
   var tapDirectory = "/run/blktap-control"
   var offer = VbdOffer()
+  var defaultLimits = RateLimits.unlimited
   /// Where the statistics for xentop go; nil for nowhere.
   var sharedStatisticsDirectory: String?
   var metricsFile: MetricsFile?
@@ -28,6 +29,7 @@ final class Daemon: VbdEnvironment {
   let bufferShareByteCount: Int
   /// For disks that are found from here on.
   var offer: VbdOffer
+  var defaultLimits: RateLimits
   let post: @Sendable (DeviceAddress, VbdEvent) -> Void
   var store: any StoreSession { client }
   var statisticsProcess: Int32? {
@@ -67,6 +69,7 @@ final class Daemon: VbdEnvironment {
     self.configuration = configuration
     self.logger = logger
     offer = configuration.offer
+    defaultLimits = configuration.defaultLimits
     settings = configuration.settings
     service = ServiceNotices.takeFromEnvironment()
     pulses = ThreadPulses(threadCount: configuration.threadCount)
