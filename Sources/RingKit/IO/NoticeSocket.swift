@@ -1,3 +1,4 @@
+import CUring
 import Glibc
 
 /// A socket that short notices are sent from, one datagram each, without ever waiting.
