@@ -28,13 +28,21 @@ final class FrontendDaemon: Sendable {
   private let opened = DispatchSemaphore(value: 0)
   private let ended = DispatchSemaphore(value: 0)
   private let failure = Mutex<String?>(nil)
+  /// The kind of backend that it serves.
+  let kind: String
+  /// What tells it from other daemons.
+  let name = "daemon \(UUID().uuidString.prefix(8))"
+  /// Those that have not ended.
+  private static let living = Mutex<Set<String>>([])
 
   /// Starts serving; throws when it cannot open what it needs.
   init(
-    hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int, sizes: DataThreadConfiguration,
-    opening: @escaping StoreOpening
+    hypervisor: any Hypervisor, kind: String = "vbd", offer: VbdOffer, threadCount: Int,
+    sizes: DataThreadConfiguration, opening: @escaping StoreOpening
   ) throws {
+    self.kind = kind
     inbox = try Mailbox()
+    Self.living.withLock { _ = $0.insert(name) }
     let thread = Thread { [self] in
       do {
         let control = try Control(
@@ -46,6 +54,7 @@ final class FrontendDaemon: Sendable {
         failure.withLock { $0 = "\(error)" }
         opened.signal()
       }
+      Self.living.withLock { _ = $0.remove(name) }
       ended.signal()
     }
     thread.name = "daemon"
@@ -87,6 +96,17 @@ final class FrontendDaemon: Sendable {
     return answer
   }
 
+  /// Waits until the control thread has come round.
+  func turn() throws {
+    let answered = DispatchSemaphore(value: 0)
+    inbox.post(
+      .command(DeviceAddress(kind: kind, domain: DomainID(rawValue: 0), device: 0)) { _ in answered.signal() }
+    )
+    guard answered.wait(timeout: .now() + 20) == .success else {
+      throw WorldFailure("the daemon hangs: \(lines)")
+    }
+  }
+
   /// Drains every disk and ends; a failure or a hang is thrown.
   func stop() throws {
     inbox.post(.stop)
@@ -108,6 +128,9 @@ final class FrontendDaemon: Sendable {
     private var disks: [DeviceAddress: Vbd] = [:]
     private var nextThread = 0
     private var isStopping = false
+    private let kindPath: String
+    /// A disk has ended, in whose place another one may be by now.
+    private var hasRoom = false
 
     init(
       daemon: FrontendDaemon, hypervisor: any Hypervisor, offer: VbdOffer, threadCount: Int,
@@ -124,14 +147,15 @@ final class FrontendDaemon: Sendable {
         try DataThread<BlockQueue>(number: $0, hypervisor: hypervisor, configuration: sizes)
       }
       post = { [inbox = daemon.inbox] in inbox.post(.disk($0, $1)) }
-      try client.watch(FrontendWorld.kindPath, token: "kind")
+      kindPath = "/local/domain/\(ownDomain)/backend/\(daemon.kind)"
+      try client.watch(kindPath, token: "kind")
     }
 
     func run() throws {
       var poll = DescriptorPoll()
       poll.set([(client.descriptor, false), (daemon.inbox.descriptor, false)])
       while !(isStopping && disks.isEmpty) {
-        _ = try poll.wait(timeoutMilliseconds: 5000)
+        _ = try poll.wait(timeoutMilliseconds: hasRoom ? 0 : 5000)
         for message in daemon.inbox.take() {
           switch message {
           case .disk(let identity, let event): disks[identity]?.handle(event)
@@ -141,7 +165,8 @@ final class FrontendDaemon: Sendable {
             for disk in Array(disks.values) { disk.stop() }
           }
         }
-        var changed = false
+        var changed = hasRoom
+        hasRoom = false
         while try client.nextWatchEvent() != nil { changed = true }
         if changed { try lookAtAll() }
       }
@@ -152,22 +177,36 @@ final class FrontendDaemon: Sendable {
     }
 
     private func lookAtAll() throws {
-      for domain in try client.list(FrontendWorld.kindPath) ?? [] {
-        for device in try client.list("\(FrontendWorld.kindPath)/\(domain)") ?? [] {
+      for domain in try client.list(kindPath) ?? [] {
+        for device in try client.list("\(kindPath)/\(domain)") ?? [] {
           guard let domain = UInt16(domain), let number = UInt32(device) else { continue }
           let identity = DeviceAddress(
-            kind: "vbd", domain: DomainID(rawValue: domain), device: number)
-          guard disks[identity] == nil, !isStopping else { continue }
+            kind: daemon.kind, domain: DomainID(rawValue: domain), device: number)
+          guard disks[identity] == nil, !isStopping, try isThere(identity) else { continue }
           disks[identity] = Vbd(identity, environment: self)
         }
       }
       for (identity, disk) in disks {
-        if try client.exists("\(FrontendWorld.kindPath)/\(identity.domain)/\(identity.device)") {
+        if try client.exists("\(kindPath)/\(identity.domain)/\(identity.device)") {
           disk.refresh()
         } else {
           disk.vanish()
         }
       }
+    }
+
+    /// As the program has it: a disk that is let go stays in the store until its toolstack has seen it
+    /// Closed.
+    private func isThere(_ disk: DeviceAddress) throws -> Bool {
+      let path = "\(kindPath)/\(disk.domain)/\(disk.device)"
+      return try client.state("\(path)/state") != .closed || client.read("\(path)/online") == "1"
+    }
+
+    var serverName: String? { daemon.name }
+    func isServing(_ server: String) -> Bool { FrontendDaemon.living.withLock { $0.contains(server) } }
+
+    func isLettingGo(ofImage parameters: String, besides disk: DeviceAddress) -> Bool {
+      disks.values.contains { $0.identity != disk && $0.isAboutToLetGo(of: parameters) }
     }
 
     func frontendToken(of disk: DeviceAddress) -> String { "frontend/\(disk)" }
@@ -185,6 +224,10 @@ final class FrontendDaemon: Sendable {
       daemon.log.withLock { $0.append(LogLine(severity: severity, disk: disk, message: message)) }
     }
 
-    func forget(_ disk: DeviceAddress) { disks[disk] = nil }
+    func forget(_ disk: DeviceAddress) {
+      disks[disk] = nil
+      hasRoom = !isStopping
+      for other in Array(disks.values) { other.imageMayBeFree() }
+    }
   }
 }

@@ -64,6 +64,9 @@ public final class BlockConnection: Sendable {
   private let ranges: BlockRangeLock?
   private let reportFault: @Sendable (VbdError) -> Void
 
+  /// The rings and ports that are served.
+  var frontendQueues: [FrontendParameters.Queue] { plan.parameters.queues }
+
   /// Whether both sides agreed that granted pages stay mapped.
   public var usesPersistentGrants: Bool { plan.parameters.usesPersistentGrants }
 

@@ -123,6 +123,8 @@ extension Vbd {
   /// Notices an image that has grown; one that has shrunk is told to the administrator once. For the daemon
   /// to call now and then.
   public func lookAtSize() {
+    // Nothing tells of a rival that was killed.
+    if rival?.server != nil { return refresh() }
     guard let image, let properties, !isPaused, isConnectionStable, !commands.isBusy else { return }
     do throws(VbdError) {
       _ = try image.refreshByteCount()

@@ -72,14 +72,27 @@ extension Vbd {
       let image = try configuration.checkImage(parameters, directory: nodes.directory)
       guard image != configuration.image else { return }
     } catch {
-      refusedMedium = parameters
-      return report(error.description)
+      return refuse(parameters, because: error, nodes)
     }
     changeMedium(to: parameters) { [self] failure in
-      if let failure {
-        refusedMedium = parameters
-        report("the medium could not be changed: \(failure)")
+      if let failure { refuse(parameters, because: failure, nodes) }
+    }
+  }
+
+  /// The old medium stays, and `params` names it again: a daemon that starts later would look for the other.
+  private func refuse(_ parameters: String, because reason: VbdError, _ nodes: BackendNodes) {
+    report("the medium could not be changed: \(reason)")
+    refusedMedium = parameters
+    guard let present = configuration?.image else { return }
+    let path = "\(nodes.directory)/params"
+    do throws(StoreError) {
+      try environment.store.transaction { tree throws(StoreError) in
+        guard try tree.read(path) == parameters else { return }
+        try tree.write(path, present)
       }
+      refusedMedium = nil
+    } catch {
+      environment.log(.warning, "\(path) could not be set back to \(present): \(error)", about: identity)
     }
   }
 

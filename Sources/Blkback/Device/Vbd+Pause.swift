@@ -3,13 +3,13 @@ import RingKit
 /// Letting the image go under a running guest, and going on with it or with another one. The rings stay, so
 /// that the guest sees only latency.
 extension Vbd {
-  /// Stops taking requests on all queues, waits for those in flight, makes durable what they wrote, and closes
-  /// the image, so that others may change it. Without a connection too: a frontend that connects meanwhile is
-  /// connected and waits. A daemon that starts meanwhile leaves the disk paused (node `paused`).
+  /// Stops taking requests on all queues, waits for those in flight, makes durable what they wrote, and
+  /// closes the image, so that others may change it. Without a connection too: a frontend that connects
+  /// meanwhile is connected and waits. A daemon that starts meanwhile leaves the disk paused (node `paused`).
   ///
   /// `done` is called once, on the control thread. Its error is that the state could not be written, in which
-  /// case the disk is served on, or that the last writes could not be made durable, in which case it is paused
-  /// nevertheless. A paused disk is left as it is.
+  /// case the disk is served on, or that the last writes could not be made durable, in which case it is
+  /// paused nevertheless. A paused disk is left as it is.
   public func pause(done: @escaping (VbdError?) -> Void) {
     command { [self] in
       do throws(VbdError) {

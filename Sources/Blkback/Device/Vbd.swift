@@ -8,7 +8,7 @@ public final class Vbd {
   unowned let environment: any VbdEnvironment
   /// The daemon's offer when the disk was found, settled for its threads: what was announced is kept to.
   let offer: VbdOffer
-  private(set) var handshake = BackendHandshake()
+  var handshake = BackendHandshake()
   /// The toolstack's description, once read.
   public internal(set) var configuration: VbdConfiguration?
   /// What the frontend is told of the disk, and what its requests are judged by; kept while paused.
@@ -27,12 +27,30 @@ public final class Vbd {
   private(set) var nodes: BackendNodes?
   /// The commands that wait for their turn, and what the present one waits for.
   var commands = VbdCommands()
-  /// In InitWait without an image, because a hotplug script is to tell what is wrong with it.
-  private var lacksFeatures = false
   /// What was told of things that last, by concern.
   var told: [String: String] = [:]
   /// What `params` said when it could not be followed.
   var refusedMedium: String?
+  /// Why the disk cannot be served although it is in InitWait: its script is still to come, and reports it to
+  /// libxl's user. The next try is made when the disk connects.
+  public internal(set) var trouble: VbdError?
+  /// How far the toolstack's script is.
+  var hotplug = HotplugProgress.notNeeded
+  /// What the handshake has asked for and is not done yet, in order.
+  private var actions: [BackendAction] = []
+  private var isActing = false
+  /// What happened while actions were under way.
+  private var mustRefresh = false
+  /// The image is being closed for good; nothing is looked at or written before that is done.
+  private(set) var isLettingGo = false
+  /// Another disk of this daemon is about to let go of the image.
+  var waitsForImage = false
+  /// Our state as last read or written, nil when nobody knows: what differs was written by somebody else.
+  var lastSeen: XenbusState?
+  /// Another backend serves the disk; nothing of it is touched.
+  var rival: Rival?
+  /// The directory went, or the daemon stops, while another backend served the disk.
+  var hasGone = false
   /// The guest's wish to eject, as last read.
   var ejectIsWanted = false
   /// The eject node is watched.
@@ -63,6 +81,8 @@ public final class Vbd {
 
   /// Arms the frontend's watch on a new connection to xenstore and looks at everything.
   public func watchAgain() {
+    // What of our writes has reached the store is not known.
+    lastSeen = nil
     if let nodes { try? watchFrontend(nodes) }
     refresh()
   }
@@ -72,17 +92,14 @@ public final class Vbd {
   /// Reads all nodes that matter and acts on them. Called for every watch event: what changed does not
   /// matter.
   public func refresh() {
+    guard !isActing, !isLettingGo else {
+      mustRefresh = true
+      return
+    }
     do throws(VbdError) {
       let nodes = try findNodes()
       do throws(StoreError) {
-        let waits = try waitsForHotplug(nodes)
-        let isReady = try waits ? nodes.isHotplugConnected(in: environment.store) : true
-        if lacksFeatures, isReady {
-          lacksFeatures = false
-          publish(from: .initWait, thenState: .initWait)
-        }
-        act(on: .observed(try nodes.observe(in: environment.store, isHotplugReady: isReady)))
-        if handshake.own != nil, !handshake.isForgotten { try followNodes(nodes) }
+        if try !leavesToRival(nodes) { try look(at: nodes) }
       } catch {
         throw VbdError(error)
       }
@@ -92,8 +109,30 @@ public final class Vbd {
     }
   }
 
+  private func look(at nodes: BackendNodes) throws(StoreError) {
+    hotplug = try HotplugProgress(of: nodes, in: environment.store)
+    followHotplug()
+    var seen = try nodes.observe(in: environment.store, isHotplugReady: hotplug.isReady)
+    if isForeign(seen.own) { return yield(to: Rival()) }
+    lastSeen = seen.own
+    // What could not be opened before the script ran is tried again when it is done.
+    if trouble != nil, hotplug.isReady, seen.own == .initWait, seen.own == handshake.own {
+      trouble = nil
+      return publish(from: .initWait, thenState: .initWait)
+    }
+    seen.hasNewKeys = frontendHasNewKeys(seen.frontend, nodes)
+    act(on: .observed(seen))
+    tellOfWaiting(nodes)
+    if handshake.own != nil, !handshake.isForgotten { try followNodes(nodes) }
+  }
+
   /// The directory went: there is nobody left to shake hands with.
   public func vanish() {
+    guard !isActing, !isLettingGo else {
+      mustRefresh = true
+      return
+    }
+    guard !leaveRival() else { return }
     act(on: .observed(BackendObservation(own: nil, frontend: nil, isOnline: false, isHotplugReady: false)))
   }
 
@@ -133,19 +172,77 @@ public final class Vbd {
   }
 
   /// The daemon stops: drains, and leaves the nodes for the next daemon.
-  public func stop() { act(on: .stop) }
+  public func stop() {
+    guard !leaveRival() else { return }
+    act(on: .stop)
+  }
 
-  private func act(on event: BackendEvent) {
-    for action in handshake.handle(event) {
-      switch action {
-      case .publishFeatures(let from, let state): publish(from: from, thenState: state)
-      case .connect(let generation, _): connect(generation: generation)
-      case .disconnect(let generation): disconnect(generation: generation)
-      case .switchState(let from, let state): switchState(from: from, to: state)
-      case .reportError(let message): report(message)
-      case .forget: forget()
+  func act(on event: BackendEvent) {
+    actions += handshake.handle(event)
+    proceed()
+  }
+
+  /// Does what is to be done, and then looks at what happened meanwhile.
+  private func proceed() {
+    guard !isActing else { return }
+    isActing = true
+    while let action = actions.first {
+      if image != nil, letsGo(before: action) {
+        isActing = false
+        return letGoOfImage()
       }
+      actions.removeFirst()
+      perform(action)
     }
+    isActing = false
+    if mustRefresh, !handshake.isForgotten {
+      mustRefresh = false
+      refresh()
+    }
+  }
+
+  private func perform(_ action: BackendAction) {
+    switch action {
+    case .publishFeatures(let from, let state): publish(from: from, thenState: state)
+    case .connect(let generation, _): connect(generation: generation)
+    case .disconnect(let generation): disconnect(generation: generation)
+    case .switchState(let from, let state): switchState(from: from, to: state)
+    case .reportError(let message): report(message)
+    case .forget: forget()
+    }
+  }
+
+  /// Whoever waits for Closed of a disk that goes for good may use the image at once: it is closed first.
+  private func letsGo(before action: BackendAction) -> Bool {
+    switch action {
+    case .switchState(_, .closed): handshake.isLeaving
+    case .forget: true
+    default: false
+    }
+  }
+
+  private func letGoOfImage() {
+    isLettingGo = true
+    closeImage { [self] in
+      isLettingGo = false
+      proceed()
+    }
+  }
+
+  /// True while an image that another disk wants is let go of, which nobody can hinder any more.
+  public func isAboutToLetGo(of parameters: String) -> Bool {
+    guard isLettingGo || (image != nil && (handshake.isForgotten || handshake.own == nil)),
+      let ours = configuration.flatMap({ try? StoreTable.parse($0.image) }),
+      let theirs = try? StoreTable.parse(parameters)
+    else { return false }
+    return ours.location == theirs.location
+  }
+
+  /// Another disk of this daemon has gone: an image that this one waits for may be free.
+  public func imageMayBeFree() {
+    guard waitsForImage else { return }
+    waitsForImage = false
+    refresh()
   }
 
   /// True while queues are neither being made nor ended.
@@ -163,67 +260,14 @@ public final class Vbd {
     }
   }
 
-  /// libxl runs the hotplug script only after it has seen InitWait (libxl_device.c, device_hotplug), so the
-  /// disk stays there until the script has said that it is done.
-  func waitsForHotplug(_ nodes: BackendNodes) throws(StoreError) -> Bool {
-    try environment.store.read("\(nodes.directory)/script").map { !$0.isEmpty } ?? false
-  }
-
   // MARK: Actions
 
-  /// Drops what was read of the device. Initialising is what a toolstack writes into a new one, and it may have put
-  /// it into the place of an old one without our seeing the directory gone.
-  private func forgetDescription() {
+  /// Drops what was read of the device. Initialising is what a toolstack writes into a new one, and it may
+  /// have put it into the place of an old one without our seeing the directory gone.
+  func forgetDescription() {
     if let nodes { unwatchFrontend(nodes) }
     (nodes, configuration, properties, image) = (nil, nil, nil, nil)
-    (isPaused, ejectIsWanted, lacksFeatures, refusedMedium) = (false, false, false, nil)
-  }
-
-  private func publish(from: XenbusState, thenState state: XenbusState) {
-    if from == .initialising { forgetDescription() }
-    do throws(VbdError) {
-      try write(featureNodes(), from: from, to: state)
-      stepAside()
-    } catch {
-      report(error.description)
-      if state == .initWait, awaitsScript {
-        // libxl runs no script before InitWait and gives up after 10 s without a word; the script opens the image
-        // too and says why it cannot be had.
-        lacksFeatures = (try? write([], from: from, to: state)) ?? false
-        return
-      }
-      // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
-      _ = try? write([], from: from, to: .closing)
-      refresh()
-    }
-  }
-
-  /// True for a device whose hotplug script has not come to its end.
-  private var awaitsScript: Bool {
-    guard let nodes else { return false }
-    do throws(StoreError) {
-      guard try waitsForHotplug(nodes) else { return false }
-      return try !nodes.isHotplugConnected(in: environment.store)
-    } catch {
-      return false
-    }
-  }
-
-  private func featureNodes() throws(VbdError) -> [VbdNode] {
-    let process = environment.statisticsProcess.map { VbdNode("kthread-pid", String($0)) }
-    return try offer.nodes(for: knownProperties()) + (process.map { [$0] } ?? [])
-  }
-
-  /// A daemon that takes over a connected disk does not publish its features anew.
-  private func announceProcess() {
-    guard let process = environment.statisticsProcess.map({ String($0) }), let nodes else { return }
-    do {
-      if try environment.store.read("\(nodes.directory)/kthread-pid") != process {
-        try writePrivate([VbdNode("kthread-pid", process)])
-      }
-    } catch {
-      environment.log(.warning, "xentop will not find its numbers: \(error)", about: identity)
-    }
+    (isPaused, ejectIsWanted, refusedMedium, trouble) = (false, false, nil, nil)
   }
 
   private func switchState(from: XenbusState, to state: XenbusState) {
@@ -238,8 +282,8 @@ public final class Vbd {
     }
   }
 
-  /// Writes nodes and our state in one transaction; false, and nothing written, when somebody else has written
-  /// our state meanwhile.
+  /// Writes nodes and our state in one transaction; false, and nothing written, when somebody else has
+  /// written our state meanwhile.
   @discardableResult
   func write(
     _ features: [VbdNode], from: XenbusState, to state: XenbusState
@@ -251,6 +295,7 @@ public final class Vbd {
         (tree, directory) throws(StoreError) in
         for feature in features { try feature.write(to: tree, directory) }
       }
+      if isOurs { lastSeen = state }
       if state == .connected, from != state { try nodes.clearError(in: environment.store) }
     } catch {
       throw VbdError(error)
@@ -322,21 +367,32 @@ public final class Vbd {
     }
   }
 
-  private func forget() {
+  func forget() {
+    cancelCommands()
+    guard rival == nil || hasGone else { return }
     if let nodes {
       unwatchFrontend(nodes)
-      try? nodes.clearError(in: environment.store)
+      if rival == nil {
+        try? nodes.clearError(in: environment.store)
+        signOff(nodes)
+      }
     }
-    cancelCommands()
-    // Let go at once, so that whoever waits for the image gets it.
-    image = nil
     environment.forget(identity)
+  }
+
+  /// The daemon stops: the next one need not look whether we are still there.
+  private func signOff(_ nodes: BackendNodes) {
+    guard handshake.own != nil, let server = environment.serverName,
+      (try? environment.store.read("\(nodes.directory)/\(Rival.node)")) == server
+    else { return }
+    try? writePrivate([VbdNode(Rival.node, nil)])
   }
 
   /// A disk attached by `ringback attach` has no other toolstack: when its domain is gone, its nodes go with
   /// it.
   private func removeIfAbandoned(_ nodes: BackendNodes) {
-    guard handshake.own == .closed, handshake.frontend == nil, case .idle = handshake.link else { return }
+    guard handshake.own == .closed, handshake.frontend == nil, case .idle = handshake.link, !isLettingGo
+    else { return }
     do throws(StoreError) {
       let store = environment.store
       guard try store.read("\(nodes.directory)/toolstack") == "ringback",

@@ -47,16 +47,24 @@ public protocol VbdEnvironment: AnyObject {
   /// The process that serves, published as `kthread-pid`: libxenstat finds its shared statistics by it
   /// (xenstat_linux.c). Nil when there are none.
   var statisticsProcess: Int32? { get }
+  /// What tells this daemon from others that may serve the same disks, published in a node of our own; nil
+  /// when nobody is to know.
+  var serverName: String? { get }
+  /// Whether the daemon of that name, which is another one, lives.
+  func isServing(_ server: String) -> Bool
+  /// Whether another disk of this daemon is about to let go of the image: ``Vbd/isAboutToLetGo(of:)``.
+  func isLettingGo(ofImage parameters: String, besides disk: DeviceAddress) -> Bool
   /// Delivers an event to ``Vbd/handle(_:)`` on the control thread; may be called from any thread.
   var post: @Sendable (DeviceAddress, VbdEvent) -> Void { get }
   /// Opens a disk's image; a test may put a store of its own in its place.
   func openStore(_ configuration: VbdConfiguration) throws(VbdError) -> any BlockStore
-  /// The image that can be had at a tap's socket, as the node `physical-device-path` names it; nil when it is no
-  /// tap of ours. For toolstacks whose `params` name no image (xenopsd).
+  /// The image that can be had at a tap's socket, as the node `physical-device-path` names it; nil when it is
+  /// no tap of ours. For toolstacks whose `params` name no image (xenopsd).
   func image(atSocket path: String) -> String?
   /// Tells the administrator.
   func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
-  /// The disk is no more ours.
+  /// The disk is no more ours. Others may have waited for its image (``Vbd/imageMayBeFree()``), and its
+  /// directory may be another disk's by now.
   func forget(_ disk: DeviceAddress)
 }
 
@@ -71,4 +79,7 @@ extension VbdEnvironment {
 
   /// None: there are no taps.
   public func image(atSocket path: String) -> String? { nil }
+  public var serverName: String? { nil }
+  public func isServing(_ server: String) -> Bool { true }
+  public func isLettingGo(ofImage parameters: String, besides disk: DeviceAddress) -> Bool { false }
 }

@@ -94,6 +94,16 @@ public struct VbdOffer: Equatable, Sendable {
       VbdNode("info", String(properties.info)),
     ]
   }
+
+  /// What can be announced of a disk whose medium could not be opened: as little as any medium could do. The
+  /// rest follows before Connected.
+  var nodesWithoutMedium: [VbdNode] {
+    var least = VbdProperties(
+      sectorCount: 0, physicalSectorByteCount: 512, isReadOnly: true, isCDROM: false, isRemovable: false)
+    least.maximumQueueCount = 1
+    let unknown: Set = ["sectors", "sector-size", "physical-sector-size", "info"]
+    return nodes(for: least).filter { !unknown.contains($0.name) }
+  }
 }
 
 /// A node to be written below the backend's directory, or to be taken away.

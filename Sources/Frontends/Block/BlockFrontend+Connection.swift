@@ -20,13 +20,34 @@ extension BlockFrontend {
       default: return .wait
       }
     }
+    try publishRings()
+    try setState(.initialised)
+    try begin(until: deadline)
+  }
+
+  /// Goes on after the guest was suspended, with new rings and without having closed: the backend may still
+  /// be Connected with the old ones, and so the state may be Connected before it has read Initialised (Linux,
+  /// xen-blkfront.c, blkfront_resume). With `atOnce` the state stays Connected throughout.
+  public func resume(atOnce: Bool, timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
+    precondition(!isConnected)
+    let deadline = Deadline(milliseconds: timeoutMilliseconds)
+    try publishRings()
+    if !atOnce { try setState(.initialised) }
+    try begin(until: deadline)
+  }
+
+  /// Shares rings after the backend's offer, and writes their keys.
+  private func publishRings() throws(BlockFrontendError) {
     let features = try inStore { () throws(StoreError) in
       try BackendFeatures.read(from: store, backendPath: backendPath)
     }
     self.features = features
     try shareRings(features)
     try publishKeys()
-    try setState(.initialised)
+  }
+
+  /// Waits for the disk and uses it.
+  private func begin(until deadline: Deadline) throws(BlockFrontendError) {
     try waitForBackend("Connected", until: deadline) { state in
       switch state {
       case .connected: .reached

@@ -26,6 +26,11 @@ public enum StoreError: Error, Equatable, CustomStringConvertible {
     .badValue(path: path, value: escaped(value), expected: expected)
   }
 
+  /// True when we may not look. xenstored says so of a missing node too, where we may not see its parent.
+  public var isForbidden: Bool {
+    if case .refused(_, _, let number) = self { number == EACCES } else { false }
+  }
+
   /// True when the node's owner is the cause: its value is nonsense, or it is closed to us. Such a node is no
   /// reason to doubt the store.
   public var isAboutTheNode: Bool {

@@ -31,6 +31,9 @@ public struct BackendHandshake: Hashable, Sendable {
   /// True after ``BackendAction/forget``: nothing happens any more.
   public private(set) var isForgotten = false
 
+  /// True when the device is not to be used again: a Closed that follows is its end.
+  public var isLeaving: Bool { isStopping || isForgotten || own == nil || !isOnline }
+
   private var hasStarted = false
   private var isStopping = false
   private var isOnline = false
@@ -68,6 +71,7 @@ public struct BackendHandshake: Hashable, Sendable {
       isOnline = observation.isOnline
       isHotplugReady = observation.isHotplugReady
       observeFrontend(observation.frontend, &actions)
+      if observation.hasNewKeys { linkIsStale = true }
     case .connectSucceeded(let generation):
       guard link == .connecting(generation: generation) else { return [] }
       link = .connected(generation: generation)

@@ -10,7 +10,10 @@ public struct BackendObservation: Hashable, Sendable {
   /// Hotplug has done its part, so that the device can be used.
   public var isHotplugReady: Bool
 
-  /// Joins the four.
+  /// The frontend shares other rings than those that are served, whatever its state says.
+  public var hasNewKeys = false
+
+  /// Joins the four that every observation has.
   public init(own: XenbusState?, frontend: XenbusState?, isOnline: Bool, isHotplugReady: Bool) {
     self.own = own
     self.frontend = frontend

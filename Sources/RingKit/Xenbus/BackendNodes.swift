@@ -73,7 +73,16 @@ public struct BackendNodes: Hashable, Sendable {
     let isOnline = try lenient(false) { () throws(StoreError) in
       try store.flag("\(directory)/online", default: false)
     }
-    let frontend = try lenient(.unknown) { () throws(StoreError) in try store.state(frontendState) }
+    let frontend = try lenient(.unknown) { () throws(StoreError) in
+      do throws(StoreError) {
+        return try store.state(frontendState)
+      } catch {
+        // A driver domain may not look above the frontend's directory, so that this is how it hears that it
+        // is gone (xenstored_core.c, errno_from_parents).
+        guard error.isForbidden else { throw error }
+        return nil
+      }
+    }
     return BackendObservation(
       own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
   }
@@ -134,7 +143,38 @@ public struct BackendNodes: Hashable, Sendable {
   }
 
   /// Takes the error back, once a connection is up or the device forgotten.
-  public func clearError(in store: any StoreAccess) throws(StoreError) {
-    try store.remove("/local/domain/\(backend)/error/backend/\(address)")
+  public func clearError(in store: any StoreSession) throws(StoreError) {
+    try Self.clearError(of: address, backend: backend, in: store)
+  }
+
+  /// ``clearError(in:)`` of a device whose nodes are not known. The directories above, which only other
+  /// errors would need, go too.
+  public static func clearError(
+    of address: DeviceAddress, backend: DomainID, in store: any StoreSession
+  ) throws(StoreError) {
+    let path = "\(errors(of: address.kind, backend))/\(address.domain)/\(address.device)"
+    guard try store.exists(path) else { return }
+    // A driver domain's `error` is its toolstack's, and could not be made again.
+    try store.transaction { tree throws(StoreError) in
+      try tree.remove(path, pruningBelow: "/local/domain/\(backend)/error")
+    }
+  }
+
+  /// Takes back what earlier daemons have told of devices that are gone.
+  public static func clearStaleErrors(
+    of kind: String, backend: DomainID, in store: any StoreSession
+  ) throws(StoreError) {
+    for domain in try store.list(errors(of: kind, backend)) ?? [] {
+      for device in try store.list("\(errors(of: kind, backend))/\(domain)") ?? [] {
+        guard let address = DeviceAddress(kind: kind, domain: domain, device: device),
+          try !store.exists("/local/domain/\(backend)/backend/\(address)")
+        else { continue }
+        try clearError(of: address, backend: backend, in: store)
+      }
+    }
+  }
+
+  private static func errors(of kind: String, _ backend: DomainID) -> String {
+    "/local/domain/\(backend)/error/backend/\(kind)"
   }
 }

@@ -153,6 +153,8 @@ final class Daemon: VbdEnvironment {
 
   private func watchKinds() throws {
     for kind in directory.kinds {
+      // Where they cannot be cleared they are only a nuisance.
+      try? BackendNodes.clearStaleErrors(of: kind, backend: ownDomain, in: client)
       try client.watch(directory.path(of: kind), token: directory.token(of: kind))
     }
   }
@@ -175,7 +177,11 @@ final class Daemon: VbdEnvironment {
           for path in changes.ignored { logger.warning("backend/\(path) is no device, ignored") }
           for address in changes.vanished {
             kernelWait.forget(address)
-            disks[address]?.vanish()
+            if let disk = disks[address] {
+              disk.vanish()
+            } else {
+              try? BackendNodes.clearError(of: address, backend: ownDomain, in: client)
+            }
           }
           for address in changes.appeared { try look(at: address) }
         case .read(let address):
@@ -235,6 +241,14 @@ final class Daemon: VbdEnvironment {
 
   func frontendToken(of disk: DeviceAddress) -> String { directory.token(ofFrontendOf: disk) }
 
+  var serverName: String? { ServerProcess.own?.description }
+
+  func isServing(_ server: String) -> Bool { ServerProcess(server)?.isAlive ?? false }
+
+  func isLettingGo(ofImage parameters: String, besides disk: DeviceAddress) -> Bool {
+    disks.values.contains { $0.identity != disk && $0.isAboutToLetGo(of: parameters) }
+  }
+
   func claimThread(count: Int) -> Int {
     defer { nextThread = (nextThread + count) % threads.count }
     return nextThread
@@ -257,6 +271,9 @@ final class Daemon: VbdEnvironment {
   func forget(_ disk: DeviceAddress) {
     disks[disk] = nil
     noteGone()
+    // Its toolstack may have made the device anew already.
+    directory.note(disk)
+    for other in Array(disks.values) { other.imageMayBeFree() }
     sharedStatistics?.forget(disk)
     log(.information, "gone", about: disk)
     if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
