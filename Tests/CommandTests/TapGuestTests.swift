@@ -79,6 +79,32 @@ import Testing
   }
 
   @Test(.timeLimit(.minutes(5)))
+  func aPauseOutlivesTheDaemon() throws {
+    let stage = try TapStage()
+    let presence = try LoopbackHypervisor(
+      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 1))
+    defer { withExtendedLifetime(presence) {} }
+    let (image, copy) = (try stage.image("a.img"), "\(stage.directory)/copy.img")
+    try stage.addDisk("aio:\(image)")
+    try stage.waitForState(.initWait)
+    let minor = try addTap(stage, "aio:\(image)")
+    try stage.connect(minor)
+    let guest = try guest(stage, milliseconds: 10_000)
+    _ = try stage.daemon.wait(for: "-> Connected")
+    try stage.tap("pause", "-p", "1", "-m", minor)
+    try stage.restartDaemon(killing: false)
+    try FileManager.default.copyItem(atPath: image, toPath: copy)
+    try FileManager.default.removeItem(atPath: image)
+    // As soon as the new daemon has taken the disk up.
+    _ = try stage.daemon.wait(for: "connecting")
+    try stage.tap("unpause", "-p", "1", "-m", minor, "-a", "aio:\(copy)")
+    #expect(try stage.tap("list").hasSuffix(" state=0 args=aio:\(copy)"))
+    let outcome = guest.finish()
+    #expect(outcome.status == 0, "\(outcome.output)")
+    #expect(outcome.output.contains(" 0 errors") && outcome.output.contains(" 0 wrong"), "\(outcome.output)")
+  }
+
+  @Test(.timeLimit(.minutes(5)))
   func aForcedClosingPausesTheDisk() throws {
     let stage = try TapStage()
     let presence = try LoopbackHypervisor(

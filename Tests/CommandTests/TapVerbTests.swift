@@ -82,6 +82,7 @@ import Testing
     try create(":\(image)", ENOENT, "\"\"")
     try create("", EINVAL, "aio:/PATH")
     try create("aio:", EINVAL, "absolute")
+    try create("aio:/" + String(repeating: "x", count: 5000), ENAMETOOLONG, "4112")
     // Whatever failed has left nothing behind.
     #expect(try stage.tap("list").isEmpty)
     try stage.tap("create", "-a", "aio:\(image)")
@@ -194,6 +195,22 @@ import Testing
     #expect(try stage.tap("list").isEmpty)
     #expect(try String(contentsOfFile: "\(path).broken", encoding: .utf8) == "{ broken")
     #expect(try stage.tap("allocate").hasSuffix("tapdisk-0"))
+  }
+
+  @Test(
+    .enabled(if: geteuid() == 0, "only root can become somebody else"), .timeLimit(.minutes(5)))
+  func othersMayNotAsk() throws {
+    let stage = try TapStage()
+    // Whoever it is may come as far as the socket.
+    for path in [stage.directory, "\(stage.directory)/machine"] {
+      try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: path)
+    }
+    let program = "\(stage.directory)/tap-ctl"
+    try FileManager.default.copyItem(atPath: Command.executable.path, toPath: program)
+    let outcome = try Command.run(
+      ["--reuid=65534", "--regid=65534", "--clear-groups", program, "allocate"], as: "/usr/bin/setpriv",
+      environment: [TapCommand.socketVariable: stage.socket])
+    #expect(outcome.status == EACCES && outcome.errors.contains("root alone may ask"), "\(outcome)")
   }
 
   @Test(arguments: [

@@ -136,6 +136,9 @@ extension TapQuestion {
     if verb == .list { return }
     if verb == .open || verb == .create || verb == .unpause {
       image = arguments["a"]
+      guard image?.utf8.count ?? 0 <= Self.longestName else {
+        throw TapError(ENAMETOOLONG, "-a: an image's name has at most \(Self.longestName) bytes")
+      }
       _ = try arguments.number("e", "minor", below: TapTable.limit)
       let refused: [(letter: Character, reason: String)] = [
         ("2", "a second image to mirror to or to fall back on cannot be had"),

@@ -25,6 +25,8 @@ struct TapQuestion: Codable, Equatable {
   /// close, destroy, pause: give up after so many seconds.
   var timeoutSeconds: Int?
 
+  /// Bytes of ``image``: a type and the longest path of Linux.
+  static let longestName = 4096 + 16
   /// Of ``timeoutSeconds``.
   static let longestTimeout = 999_999
 
