@@ -1,3 +1,5 @@
+// Both: the constants of <sys/socket.h> belong to whichever of the two the compiler meets first.
+import CUring
 import Glibc
 
 /// A unix stream socket, non-blocking once connected: the administrator's way into the daemon.
