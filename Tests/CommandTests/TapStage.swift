@@ -76,13 +76,14 @@ final class TapStage {
   }
 
   /// Ends the daemon, in order or not, and starts another.
-  func restartDaemon(killing: Bool) throws {
+  func restartDaemon(killing: Bool, meanwhile: () throws -> Void = {}) throws {
     if killing {
       kill(daemon.process.processIdentifier, SIGKILL)
     } else {
       daemon.process.terminate()
     }
     _ = daemon.finish()
+    try meanwhile()
     daemon = try stage.startDaemon()
   }
 

@@ -49,7 +49,7 @@ final class Daemon: VbdEnvironment {
   private let inbox: Mailbox<(DeviceAddress, VbdEvent)>
   private var client: StoreClient
   private(set) var ownDomain: DomainID
-  private var directory: BackendDirectory
+  private(set) var directory: BackendDirectory
   var socket: ControlSocket
   var disks: [DeviceAddress: Vbd] = [:]
   var metricsServer: MetricsServer?
@@ -182,6 +182,7 @@ final class Daemon: VbdEnvironment {
             } else {
               try? BackendNodes.clearError(of: address, backend: ownDomain, in: client)
             }
+            noteGone()
           }
           for address in changes.appeared { try look(at: address) }
         case .read(let address):

@@ -95,6 +95,7 @@ extension Daemon {
   private func takeMissingHolds(atNanoseconds now: UInt64) {
     taps.holdsDue = nil
     guard !isStopping else { return }
+    endTapsWithoutDisks()
     for tap in taps.table.taps where tap.phase == .open && taps.holds[tap.minor] == nil {
       guard var image = tap.image, users(of: image.name).isEmpty, !lending.isLent(minor: tap.minor) else {
         continue

@@ -107,6 +107,7 @@ extension Daemon {
         EBUSY, "\(image.name) is open as minor \(other.minor) already; use that one, or close it first")
     }
     try claim(&image, minor: minor)
+    image.isForDisks = !users(of: image.name).isEmpty
     do throws(TapError) {
       try taps.change { [image] (table) throws(TapError) in try table.open(minor, image) }
     } catch {

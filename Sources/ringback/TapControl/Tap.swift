@@ -42,6 +42,9 @@ struct TapImage: Codable, Equatable {
   /// False when the host's page cache is to be used (`-D`).
   var isDirect = true
   var isPaused = false
+  /// It was opened when a guest's disk had it already, as xl's script does: the tap ends with the last such disk.
+  /// Nil in files of earlier versions.
+  var isForDisks: Bool?
   /// Sectors of ``sectorByteCount`` bytes, when it was opened last.
   var sectorCount: UInt64 = 0
   var sectorByteCount: UInt32 = 512

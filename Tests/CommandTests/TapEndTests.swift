@@ -1,0 +1,42 @@
+import Foundation
+import RingKit
+import Testing
+
+@testable import ringback
+
+/// Taps that their script does not destroy.
+@Suite struct TapEndTests {
+  /// What the daemon's absence at the end of a disk, or a script that failed, leaves of it.
+  @Test(.timeLimit(.minutes(2)), arguments: [false, true])
+  func aTapOpenedForADiskEndsWithTheLastOne(whileTheDaemonIsAway: Bool) throws {
+    let stage = try TapStage(domains: [1, 2])
+    let (image, other) = (try stage.image("a.img"), try stage.image("b.img"))
+    // The storage manager's: it comes before any disk.
+    try stage.tap("create", "-a", "aio:\(other)")
+    for domain in [1, 2] {
+      try stage.addDisk("aio:\(image)", domain: domain, mode: "r")
+      try stage.waitForState(.initWait, domain: domain)
+    }
+    try stage.tap("create", "-a", "aio:\(image)")
+    try remove(1, stage)
+    // What is there as long as one disk needs it stays.
+    #expect(try stage.tap("list", "-m", "1").hasSuffix("args=aio:\(image)"))
+    if whileTheDaemonIsAway {
+      try stage.restartDaemon(killing: true) { try stage.store.remove(stage.backend(2)) }
+    } else {
+      try remove(2, stage)
+    }
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try !stage.tap("list", "-m", "1").isEmpty, ContinuousClock.now < deadline {}
+    #expect(try stage.tap("list", "-m", "1").isEmpty)
+    #expect(try stage.tap("list").hasSuffix("args=aio:\(other)"))
+    try stage.tap("destroy", "-p", "1", "-m", "0")
+  }
+
+  /// As libxl does, without its script.
+  private func remove(_ domain: Int, _ stage: TapStage) throws {
+    try stage.removeDisk(domain: domain)
+    try stage.waitForState(.closed, domain: domain)
+    try stage.store.remove(stage.backend(domain))
+  }
+}
