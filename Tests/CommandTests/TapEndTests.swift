@@ -33,6 +33,21 @@ import Testing
     try stage.tap("destroy", "-p", "1", "-m", "0")
   }
 
+  @Test(.timeLimit(.minutes(2)))
+  func anImageThatCannotBeHadIsToldWhereLibxlLooks() throws {
+    let stage = try TapStage(domains: [1, 2, 3])
+    let image = try stage.image("a.img")
+    try stage.addDisk("aio:\(image)", domain: 1)
+    try stage.waitForState(.initWait, domain: 1)
+    #expect(try stage.store.read("\(stage.backend(1))/hotplug-error") == nil)
+    for (domain, name, words) in [(2, image, "in use"), (3, "\(image).no", "does not exist")] {
+      try stage.addDisk("aio:\(name)", domain: domain)
+      try stage.waitForState(.initWait, domain: domain)
+      let told = try stage.store.read("\(stage.backend(domain))/hotplug-error") ?? ""
+      #expect(told.contains(name) && told.contains(words), "domain \(domain): \(told)")
+    }
+  }
+
   /// As libxl does, without its script.
   private func remove(_ domain: Int, _ stage: TapStage) throws {
     try stage.removeDisk(domain: domain)

@@ -296,7 +296,7 @@ public final class Vbd {
         for feature in features { try feature.write(to: tree, directory) }
       }
       if isOurs { lastSeen = state }
-      if state == .connected, from != state { try nodes.clearError(in: environment.store) }
+      if state == .connected, from != state { clearReport() }
     } catch {
       throw VbdError(error)
     }
@@ -353,6 +353,7 @@ public final class Vbd {
     environment.log(.failure, message, about: identity)
     do throws(StoreError) {
       try nodes?.reportError(message, in: environment.store)
+      try nodes?.tellScript(message, in: environment.store)
     } catch {
       environment.log(.warning, "the error node could not be written: \(error)", about: identity)
     }
@@ -362,6 +363,7 @@ public final class Vbd {
   func clearReport() {
     do throws(StoreError) {
       try nodes?.clearError(in: environment.store)
+      try nodes?.clearScriptError(in: environment.store)
     } catch {
       environment.log(.warning, "the error node could not be removed: \(error)", about: identity)
     }
