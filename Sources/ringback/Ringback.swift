@@ -17,7 +17,8 @@ struct Ringback: ParsableCommand {
     subcommands: [
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
-      Insert.self, Eject.self, Limit.self, TapControl.self, Demo.self, Guest.self, LoopbackCommand.self,
+      Insert.self, Eject.self, Limit.self, TapControl.self, Doctor.self, Demo.self, Guest.self,
+      LoopbackCommand.self,
       ParseConfiguration.self,
     ])
 

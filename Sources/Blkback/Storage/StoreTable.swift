@@ -53,6 +53,11 @@ public struct StoreKind: Sendable {
 /// All stores there are. There is no probing: a guest writes an image's bytes, so they never decide how they
 /// are read (XSA-48's class); the prefix does.
 public enum StoreTable {
+  /// Programs that stores of other formats than raw run, and the packages that have them.
+  public static var helperPrograms: [(path: String, package: String)] {
+    [(QEMUImage.program, QEMUImage.package), (QEMUImage.wrapper, "util-linux")]
+  }
+
   /// The kinds, in the order in which messages list them.
   public static let kinds: [StoreKind] =
     [
