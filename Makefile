@@ -3,11 +3,17 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 
-RELEASE_FLAGS := -c release -Xswiftc -cross-module-optimization --static-swift-stdlib
+# Every symbol is bound at the start, so that the table of addresses is read-only from then on.
+RELEASE_FLAGS := -c release -Xswiftc -cross-module-optimization --static-swift-stdlib -Xlinker -z -Xlinker now
 BINARY := .build/release/ringback
 REPORTS := .build/reports
+# What packaging/documents makes from the binary.
+DOCUMENTS := .build/documents
+# Where `make install` puts things; packaging/install knows the other directories, by the names that GNU gave them.
+export DESTDIR PREFIX bindir sbindir sysconfdir mandir docdir unitdir scriptdir bashdir zshdir fishdir
 
-.PHONY: help packages lab-packages build release demo test unit unit-libaio lint lab lab-smoke bench clean
+.PHONY: help packages lab-packages build release demo test unit unit-libaio lint lab lab-smoke bench \
+  documents install uninstall deb package-tests test-deb test-unit clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,12 +51,44 @@ lab: release lab-packages ## every scenario of the lab
 test: ## everything that has to pass: unit, end-to-end and the lab's smoke part
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory unit
+	@$(MAKE) --no-print-directory package-tests
 	@$(MAKE) --no-print-directory lab-smoke
 	@echo "ringback: all tests passed"
 
 bench: release ## compare with fio on the same file (about a minute and a half)
 	@scripts/install-packages fio jq
 	Bench/disk-against-fio --binary $(BINARY)
+
+$(BINARY):
+	@echo "there is no $(BINARY) yet: \`make release\` builds it" >&2; exit 1
+
+documents: $(BINARY)
+	@scripts/install-packages jq
+	@packaging/documents $(BINARY) $(DOCUMENTS)
+
+install: documents ## install what `make release` built (DESTDIR, PREFIX=/usr/local, unitdir, ...)
+	@packaging/install install $(BINARY) $(DOCUMENTS)
+
+uninstall: ## take it away again; a changed /etc/ringback.toml stays
+	@packaging/install uninstall
+
+deb: release documents ## build the Debian package, for Debian 12 and 13, into .build/deb
+	@scripts/install-packages debhelper lintian chrpath
+	@packaging/build-deb $(BINARY) .build/deb
+
+package-tests: release documents ## check man pages, the unit, `make install` and the hotplug script
+	@scripts/install-packages mandoc man-db jq xenstore-utils systemd
+	packaging/tests/pages $(BINARY) $(DOCUMENTS)
+	packaging/tests/install $(BINARY) $(DOCUMENTS)
+	packaging/tests/hotplug $(BINARY)
+
+test-deb: deb ## install, upgrade and remove the package in roots of Debian 12 and 13
+	@scripts/install-packages mmdebstrap
+	packaging/tests/deb .build/deb
+
+test-unit: deb ## boot Debian 13 with systemd under QEMU: the unit serves a disk there, reloads, is killed, is upgraded
+	@scripts/install-packages mmdebstrap qemu-system-x86 cpio zstd
+	packaging/tests/unit .build/deb
 
 clean: ## remove what was built
 	rm -rf .build

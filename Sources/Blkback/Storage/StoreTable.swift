@@ -78,7 +78,7 @@ public enum StoreTable {
   }
 
   /// Splits `params` into a kind and a location: libxl writes "<format>:<path>" for tap and a bare path for
-  /// phy.
+  /// phy. Behind "aio:", libxl's name of a raw tap, any image may stand: xl puts it in front of every target.
   public static func parse(_ parameters: String) throws(VbdError) -> (kind: StoreKind, location: String) {
     if parameters.hasPrefix("/") { return (.file, parameters) }
     guard let colon = parameters.firstIndex(of: ":") else {
@@ -89,6 +89,11 @@ public enum StoreTable {
     let location = String(parameters[parameters.index(after: colon)...])
     guard let kind = kind(of: prefix) else {
       throw VbdError("there is no kind of image \"\(prefix)\"; known are: \(summary)")
+    }
+    if prefix == "aio", let colon = location.firstIndex(of: ":"),
+      let inner = Self.kind(of: location[..<colon]), !inner.prefixes.contains("aio")
+    {
+      return try parse(location)
     }
     if let wrong = kind.check(location) { throw VbdError("\"\(parameters)\": \(wrong)") }
     return (kind, location)
