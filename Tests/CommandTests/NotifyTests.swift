@@ -31,6 +31,14 @@ import Testing
     #expect(try socket.next() == "STOPPING=1")
     #expect(try socket.next().hasPrefix("STATUS=Stopping: "))
     #expect(daemon.finish().status == 0)
+
+    // The next one looks at the disk before it is ready, and says that this may take its time.
+    let second = try stage.startDaemon(["--threads", "2"], environment: ["NOTIFY_SOCKET": socket.address])
+    #expect(try socket.next() == "EXTEND_TIMEOUT_USEC=30000000")
+    #expect(try socket.next() == "READY=1")
+    #expect(try socket.next() == "STATUS=Serving 1 disk of 1 guest on 2 threads")
+    second.process.terminate()
+    #expect(second.finish().status == 0)
   }
 
   /// What the daemon starts is not told of systemd's socket.
@@ -138,6 +146,16 @@ import Testing
     // An answer to an earlier question is none to this one.
     late()
     #expect(pulses.silences.map(\.thread) == [0, 1, 2])
+  }
+
+  /// A thread that waits for storage in the kernel is no reason to end the daemon.
+  @Test(arguments: [
+    ("71 (ringback-1) D 1 70", true), ("71 (ringback-1) S 1 70", false), ("71 (ringback-1) R 1 70", false),
+    ("71 (ringback-12) D 1 70", false), ("71 (ringback-nbd) D 1 70", false), ("71 (ringback) D 1 70", false),
+    ("", false),
+  ])
+  func waitingInTheKernelIsTold(line: String, waits: Bool) {
+    #expect(ThreadPulses.waitsInKernel(line, thread: 1) == waits)
   }
 
   @Test func theJournalIsKnownByItsStream() throws {

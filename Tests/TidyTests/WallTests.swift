@@ -17,10 +17,14 @@ import Testing
     ("Sources/Loopback", ["RingKit", "CUring", "CXen", "CShared", "Glibc", "Synchronization"]),
     ("Sources/Simulator", ["RingKit", "Blkback", "Frontends", "Synchronization"]),
     (
+      "Sources/ringback/Configuration",
+      ["RingKit", "Blkback", "ArgumentParser", "Foundation", "Glibc", "TOMLKit"]
+    ),
+    (
       "Sources/ringback",
       [
         "RingKit", "Blkback", "Frontends", "Loopback", "Simulator", "ArgumentParser", "Logging", "Foundation",
-        "Glibc", "Synchronization", "TOMLKit",
+        "Glibc", "Synchronization",
       ]
     ),
   ]

@@ -24,9 +24,17 @@ extension Daemon {
     return due <= now ? 0 : Int32(min(UInt64(longest), (due - now) / 1_000_000 + 1))
   }
 
+  /// Everything is open, and the disks that were there are looked at.
+  func beginServing() {
+    isServing = true
+    service.tell(.ready)
+    tellService(atNanoseconds: MonotonicClock.nowNanoseconds())
+  }
+
   /// Tells systemd what is new, and that all is well if it is.
   func tellService(atNanoseconds now: UInt64) {
     guard service.isHeard else { return }
+    guard isServing else { return service.tell(.starting) }
     service.sendAgain()
     service.tell(.status(statusLine))
     if let interval = service.watchdogNanoseconds, now >= chores.watchdogDue {

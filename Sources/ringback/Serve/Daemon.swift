@@ -3,25 +3,6 @@ import Foundation
 import Logging
 import RingKit
 
-/// What the daemon is told on its command line.
-struct DaemonConfiguration {
-  var kinds: [String]
-  var threadCount: Int
-  var controlSocketPath: String
-  /// Where the sockets of taps are; scripts and xenstore nodes name them (blktap.h, BLKTAP2_CONTROL_DIR).
-  var tapDirectory = "/run/blktap-control"
-  var offer = VbdOffer()
-  var defaultLimits = RateLimits.unlimited
-  /// Where the statistics for xentop go; nil for nowhere.
-  var sharedStatisticsDirectory: String?
-  var metricsFile: MetricsFile?
-  var metricsAddress: MetricsAddress?
-  var threads = DataThreadConfiguration()
-  /// What all this was made of, and may be made of anew.
-  var settings = DaemonSettings.defaults
-  var source = ConfigurationSource()
-}
-
 /// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket,
 /// stops cleanly. Nothing here is in the way of data: threads that serve rings never wait for it.
 final class Daemon: VbdEnvironment {
@@ -61,6 +42,7 @@ final class Daemon: VbdEnvironment {
   private var nextThread = 0
   var taps: DaemonTaps
   let lending: Lending
+  var isServing = false
   var isStopping = false
 
   /// Opens everything that can fail before the first disk is looked at.
@@ -116,8 +98,7 @@ final class Daemon: VbdEnvironment {
     // The watches' first events lead to the same again, which costs little and cannot be waited for.
     noteKinds()
     takeWatchEvents()
-    service.tell(.ready)
-    tellService(atNanoseconds: MonotonicClock.nowNanoseconds())
+    beginServing()
     var poll = DescriptorPoll()
     while !(isStopping && disks.isEmpty) {
       poll.set(
@@ -184,7 +165,11 @@ final class Daemon: VbdEnvironment {
             }
             noteGone()
           }
-          for address in changes.appeared { try look(at: address) }
+          for address in changes.appeared {
+            try look(at: address)
+            // Each may take seconds.
+            tellService(atNanoseconds: MonotonicClock.nowNanoseconds())
+          }
         case .read(let address):
           try look(at: address)
         }

@@ -7,6 +7,8 @@ import RingKit
 struct ServiceNotices {
   /// What there is to tell.
   enum Notice: Equatable {
+    /// Starting goes on, and takes longer.
+    case starting
     /// Everything is open, and the disks that were there are looked at; or the configuration is read again.
     case ready
     /// The configuration is being read again since then, in nanoseconds of CLOCK_MONOTONIC.
@@ -19,6 +21,7 @@ struct ServiceNotices {
     /// The text of the datagram.
     var text: String {
       switch self {
+      case .starting: "EXTEND_TIMEOUT_USEC=\(ServiceNotices.startMicroseconds)"
       case .ready: "READY=1"
       case .reloading(let since): "RELOADING=1\nMONOTONIC_USEC=\(since / 1000)"
       case .stopping: "STOPPING=1"
@@ -28,6 +31,8 @@ struct ServiceNotices {
     }
   }
 
+  /// How long looking at one disk may take at the start: its image may lie on a server that does not answer.
+  static let startMicroseconds = 30_000_000
   /// How soon a notice is sent again that the receiver had no room for.
   static let retryNanoseconds: UInt64 = 100_000_000
 

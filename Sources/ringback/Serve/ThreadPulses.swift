@@ -39,13 +39,17 @@ struct ThreadPulses {
     }
   }
 
-  /// Uninterruptible sleep, by the field behind the name's bracket (proc(5), /proc/PID/stat). Data threads are
-  /// known by their names.
+  /// Data threads are known by their names.
   private static func isInKernel(thread number: Int) -> Bool {
     let tasks = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? []
     return tasks.contains { task in
-      let text = try? String(contentsOfFile: "/proc/self/task/\(task)/stat", encoding: .utf8)
-      return text.map { $0.contains("(ringback-\(number)) D ") } ?? false
+      let state = try? String(contentsOfFile: "/proc/self/task/\(task)/stat", encoding: .utf8)
+      return state.map { waitsInKernel($0, thread: number) } ?? false
     }
+  }
+
+  /// Whether a task's line (proc(5), /proc/PID/stat) is the data thread's, in uninterruptible sleep.
+  static func waitsInKernel(_ line: String, thread number: Int) -> Bool {
+    line.contains(" (ringback-\(number)) D ")
   }
 }
