@@ -83,11 +83,24 @@ expect_equal "its tap too" "$(guest_run storage 'tap-ctl list | grep -c second')
 expect "the guest switches itself off" guest_power_off g
 expect "all nodes of the guest are gone" await 30 no_node "${backend%/*}"
 expect_equal "no tap is left" "$(guest_run storage 'tap-ctl list')" ""
-guest_run storage 'cat /var/log/daemon.log' >"$logs/daemon-driver.log"
-guest_run storage 'tail -n 300 /var/log/devd.log' >"$logs/devd.log"
+
+# of a domain that is gone a driver domain can read nothing, not even that it is gone
+require "another guest starts with the image" guest_create again \
+  "disk=['format=raw,vdev=xvda,access=rw,backend=storage,backendtype=tap,target=/srv/second']"
+guest_start again
+require "and writes" guest_run again 'disk_ready xvda && dd if=/dev/urandom of=/dev/xvda bs=64k count=8 oflag=direct'
+guest_send again 'while :; do dd if=/dev/zero of=/dev/xvda bs=64k oflag=direct; done'
+backend=${backend%/*/*}/$(guest_id again)
+expect "it is destroyed in the middle" xl destroy again
+expect "all nodes of it are gone" await 5 no_node "$backend"
+expect_equal "no tap is left of it" "$(guest_run storage 'tap-ctl list')" ""
+expect_equal "no grant of it is mapped" "$(grants_mapped again)" 0
+guest_run storage 'tail -n 200 /var/log/daemon.log' >"$logs/daemon-driver.log"
+guest_run storage 'tail -n 200 /var/log/devd.log' >"$logs/devd.log"
 expect "the driver domain switches itself off" guest_power_off storage
 mkdir -p /run/lab/own
-mount -t ext4 -o loop,ro "$own" /run/lab/own
-mount -t ext4 -o loop,ro /run/lab/own/disk /mnt
+kernel_disk "$driver"
+mount -t ext4 -o loop "$own" /run/lab/own
+mount -t ext4 -o loop /run/lab/own/disk /mnt
 expect_equal "the image holds what the guest wrote" "$(sha256sum </mnt/root/data)" "$written"
 umount /mnt /run/lab/own
