@@ -203,6 +203,8 @@ final class Program {
     guard FileManager.default.createFile(atPath: place.path, contents: nil) else {
       throw LendingTrouble("cannot make \(place.path)")
     }
+    // It may be gone when something is typed.
+    _ = signal(SIGPIPE, SIG_IGN)
     let file = try FileHandle(forWritingTo: place)
     process.executableURL = URL(filePath: path)
     process.arguments = arguments

@@ -99,7 +99,7 @@ final class TapStage {
   /// a script, those of xenopsd.
   func addDisk(
     _ parameters: String, domain: Int = 1, mode: String = "w", script: String? = "/etc/xen/scripts/block-tap",
-    more: [(String, String)] = []
+    more: [(String, String)] = [], isPV: Bool = true
   ) throws {
     let (backend, frontend) = (backend(domain), "/local/domain/\(domain)/device/vbd/51712")
     let guest = DomainID(rawValue: UInt16(domain))
@@ -119,11 +119,12 @@ final class TapStage {
         ], of: backend)
       for (name, value) in [
         ("backend", backend), ("backend-id", "0"), ("virtual-device", "51712"), ("device-type", "disk"),
-        // libxl's word for a PV guest, which has no device model.
-        ("protocol", "x86_64-abi"), ("state", "1"),
+        ("state", "1"),
       ] {
         try tree.write("\(frontend)/\(name)", value)
       }
+      // libxl's word for a PV guest, which has no device model.
+      if isPV { try tree.write("\(frontend)/protocol", "x86_64-abi") }
       for (name, value) in [
         ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("removable", "0"),
         ("bootable", "1"), ("dev", "xvda"), ("type", "vbd3"), ("mode", mode), ("device-type", "disk"),

@@ -111,7 +111,7 @@ import Testing
   @Test func aReaderOfQEMUKeepsOnlyAWriterOut() throws {
     let number = try server(readOnly: true)
     defer { kill(number, SIGKILL) }
-    #expect(conflict(false, .nobody) == .reader)
+    #expect(conflict(false, .nobody) == .claimed)
     #expect(conflict(true, .readers) == nil)
     #expect(conflict(true, .everybody) == nil)
     kill(number, SIGKILL)

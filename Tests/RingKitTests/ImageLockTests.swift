@@ -48,7 +48,8 @@ import Testing
     case (.read, .read), (.read, .sharedRead), (.sharedRead, .read): nil
     case (.sharedRead, .sharedRead), (.sharedRead, .sharedWrite), (.sharedWrite, .sharedRead): nil
     case (.sharedWrite, .sharedWrite): nil
-    case (.read, .write), (.read, .sharedWrite), (.sharedRead, .write): .reader
+    case (.read, .write), (.read, .sharedWrite): .reader
+    case (.sharedRead, .write): .claimed
     case (.sharedWrite, .read), (.sharedWrite, .write), (.write, .write): .writer
     case (.write, .read): .writer
     case (.write, .sharedRead), (.write, .sharedWrite): .exclusive
@@ -77,7 +78,7 @@ import Testing
   }
 
   @Test func messagesNameTheOtherAndTheMend() {
-    for conflict in [ImageConflict.writer, .reader, .exclusive] {
+    for conflict in [ImageConflict.writer, .reader, .exclusive, .claimed] {
       let text = StorageError(path: "/images/a", reason: .inUse(conflict)).description
       #expect(text.hasPrefix("/images/a: is in use") && text.contains("detach it there"), "\(text)")
     }

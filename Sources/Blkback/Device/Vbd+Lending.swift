@@ -1,8 +1,8 @@
 import RingKit
 
-/// Letting go of the image while no ring uses it, so that others may: who comes over NBD, or the device model of
-/// a guest that boots from the emulated disk. The frontend's nodes stay as they are; when it connects, the image
-/// is opened again.
+/// Letting go of the image while no ring uses it, so that others may: who comes over NBD, or the device model
+/// of a guest that boots from the emulated disk. The frontend's nodes stay as they are; when it connects, the
+/// image is opened again.
 extension Vbd {
   /// True while the image is let go for others to use.
   public var isLent: Bool {
@@ -24,8 +24,8 @@ extension Vbd {
     }
   }
 
-  /// Opens the image again and claims it, and tells the frontend when it is another size by now. Where that fails
-  /// it is tried again when the frontend connects.
+  /// Opens the image again and claims it, and tells the frontend when it is another size by now. Where that
+  /// fails it is tried again when the frontend connects.
   public func takeBack() {
     guard isLent, isConnectionStable, !commands.isBusy, !stepsAside else { return }
     let before = properties
@@ -33,21 +33,24 @@ extension Vbd {
       if try knownProperties() != before { try publishAgain() }
     } catch {
       environment.log(
-        .warning, "the image that was lent is not to be had: \(error); it is tried again when a ring needs it",
+        .warning,
+        "the image that was lent is not to be had: \(error); it is tried again when a ring needs it",
         about: identity)
     }
   }
 
-  /// For a disk that a device model may want to use before the guest's own driver does: the image was opened to
-  /// see that it is good, and is let go until a ring needs it.
+  /// For a disk that a device model may want to use before the guest's own driver does: the image was opened
+  /// to see that it is good, and is let go until a ring needs it. A claim is left that keeps out whoever would
+  /// have it for himself, as other disks of ours, and lets in QEMU, which allows readers.
   ///
   /// libxl gives QEMU the path itself of a raw image (libxl_disk.c, libxl__device_disk_find_local_path), and
   /// starts it while we are in InitWait; QEMU does not start when it cannot lock the image.
   func stepAside() {
-    guard stepsAside, image != nil, connection == nil, isConnectionStable else { return }
+    guard stepsAside, image != nil, connection == nil, isConnectionStable, let configuration else { return }
     environment.log(
       .information, "the image is left to the device model until a ring needs it", about: identity)
     image = nil
+    claim = try? configuration.claim()
   }
 
   /// True for a raw image of a guest that may have a device model. libxl tells a PV guest, which has none, the
@@ -73,5 +76,16 @@ extension VbdConfiguration {
   fileprivate var isRawFile: Bool {
     guard let (kind, _) = try? StoreTable.parse(image) else { return false }
     return kind.prefixes == StoreKind.file.prefixes
+  }
+
+  /// Opens the image so that nobody may have it for himself alone.
+  fileprivate func claim() throws(VbdError) -> StorageFile {
+    let (_, path) = try StoreTable.parse(image)
+    do throws(StorageError) {
+      return try StorageFile.open(
+        path: path, readOnly: true, direct: .never, sharing: .everybody, patienceNanoseconds: 0)
+    } catch {
+      throw VbdError(error)
+    }
   }
 }

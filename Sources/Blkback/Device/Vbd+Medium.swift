@@ -31,6 +31,7 @@ extension Vbd {
 
   /// Opens an image and checks that it can be offered.
   func open(_ configuration: VbdConfiguration) throws(VbdError) -> (any BlockStore, VbdProperties) {
+    claim = nil
     let opened = try environment.openStore(configuration)
     let properties = try VbdProperties(of: opened, configuration)
     _ = try offer.limits(for: properties)

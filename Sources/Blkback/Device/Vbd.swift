@@ -15,7 +15,9 @@ public final class Vbd {
   public internal(set) var properties: VbdProperties?
   /// True while the image is let go and requests stay in their rings: ``pause(done:)``.
   public internal(set) var isPaused = false
-  var image: (any BlockStore)?
+  var image: (any BlockStore)? { didSet { claim = nil } }
+  /// What keeps others from having an image for themselves that a ring will need.
+  var claim: StorageFile?
   /// Tells one opened image's losses from another's.
   var mediumNumber: UInt32 = 0
   var health = DiskHealth()

@@ -18,6 +18,8 @@ public enum ImageConflict: Equatable, Sendable {
   case reader
   /// It is used elsewhere in a way that excludes us.
   case exclusive
+  /// It is read or about to be used elsewhere, by somebody who would allow a writer; but we share it with nobody.
+  case claimed
 
   var words: String {
     switch self {
@@ -26,6 +28,8 @@ public enum ImageConflict: Equatable, Sendable {
         + " allows several writers (a cluster file system)"
     case .reader:
       "is in use by a reader that allows no writer beside it; detach it there, or attach it read-only (mode r)"
+    case .claimed:
+      "is in use by a reader, or by another writer who is about to begin; detach it there"
     case .exclusive:
       "is in use elsewhere by somebody who shares it with nobody; detach it there"
     }
@@ -96,7 +100,8 @@ struct ImageLock {
 
   private static func conflict(_ descriptor: Int32, uses: [Int], excludes: [Int]) -> ImageConflict? {
     for permission in excludes where isLocked(descriptor, used(permission)) {
-      return permission == 0 && !isLocked(descriptor, used(1)) ? .reader : .writer
+      guard permission == 0, !isLocked(descriptor, used(1)) else { return .writer }
+      return isLocked(descriptor, unshared(1)) ? .reader : .claimed
     }
     for permission in uses where isLocked(descriptor, unshared(permission)) {
       if permission == 0 { return .exclusive }

@@ -1,15 +1,15 @@
 import CUring
 import Glibc
 
-/// A listening unix socket with a name that others connect to, made to be handed to a program that serves on it
-/// for a while: the socket stays with us, and connections wait in it whoever listens.
+/// A listening unix socket with a name that others connect to, made to be handed to a program that serves on
+/// it for a while: the socket stays with us, and connections wait in it whoever listens.
 @safe
 public final class LendableSocket: ListeningSocket, Sendable {
   public let descriptor: Int32
   /// The name; taken away with this object.
   public let path: String
-  /// What the kernel knows it by. QEMU takes away the name that a socket was bound to when it stops serving on
-  /// it (util/qemu-sockets.c, socket_listen_cleanup), so that is another one than ``path``, and gone already.
+  /// What the kernel knows it by. QEMU takes away the name that a socket was bound to when it stops serving
+  /// on it (util/qemu-sockets.c, socket_listen_cleanup), so that is another one than ``path``, and gone already.
   private let boundName: String
 
   /// Listens at `path`, for this user alone; what was there before is replaced.
@@ -54,8 +54,8 @@ public final class LendableSocket: ListeningSocket, Sendable {
     }
   }
 
-  /// Connections there are, waiting or with whoever serves them. The kernel tells of them below the listener's
-  /// name (proc(5), /proc/net/unix).
+  /// Connections there are, waiting or with whoever serves them. The kernel tells of them below the
+  /// listener's name (proc(5), /proc/net/unix).
   public func connectionCount() throws(SystemError) -> Int {
     let table = "/proc/net/unix"
     let fd = unsafe open(table, O_RDONLY | O_CLOEXEC)

@@ -1,12 +1,12 @@
 import Blkback
 import RingKit
 
-/// Lends the images of taps, while no ring uses them, to those who come over NBD: QEMU for the emulated disk of a
-/// guest that boots (libxl_disk.c, libxl__device_disk_find_local_path), and tools in this domain.
+/// Lends the images of taps, while no ring uses them, to those who come over NBD: QEMU for the emulated disk
+/// of a guest that boots (libxl_disk.c, libxl__device_disk_find_local_path), and tools in this domain.
 ///
 /// Lent, not shared: tapdisk serves its socket and the ring at once and leaves it to the guest to use one of
-/// both; with the ring's writes past the page cache and a second writer beside it that would be a way to destroy
-/// a disk. So the ring comes first, whenever it comes.
+/// both; two writers that know nothing of each other are a way to destroy a disk. So the ring comes first,
+/// whenever it comes.
 final class Lending {
   weak var owner: (any LendingOwner)?
   private var doors: [Int: LendingDoor] = [:]

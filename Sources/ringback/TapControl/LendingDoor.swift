@@ -23,8 +23,8 @@ protocol LendingOwner: AnyObject {
 
 /// One tap's socket, and the program that serves its image there while somebody outside wants it.
 ///
-/// The program runs from the first connection until all have gone, or until the image is taken back. Meanwhile it
-/// accepts connections by itself, on the same socket. A connection that comes while a ring uses the image is
+/// The program runs from the first connection until all have gone, or until the image is taken back. Meanwhile
+/// it accepts connections by itself, on the same socket. A connection that comes while a ring uses the image is
 /// closed: the two would each keep a cache of what the other changes.
 final class LendingDoor {
   private enum Phase {

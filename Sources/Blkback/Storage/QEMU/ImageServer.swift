@@ -1,8 +1,8 @@
 public import RingKit
 
-/// A program that serves an image over NBD on a listening socket, to whoever connects there: read, write, flush,
-/// trim and write zeroes, under the default export's name. It runs as the image's owner without any privilege,
-/// takes QEMU's locks on the image, and ends with the thread that starts it. Belongs to that thread.
+/// A program that serves an image over NBD on a listening socket, to whoever connects there: read, write,
+/// flush, trim and write zeroes, under the default export's name. It runs as the image's owner without any
+/// privilege, takes QEMU's locks on the image, and ends with the thread that starts it. Belongs to that thread.
 ///
 /// QEMU's storage daemon does it, as for images that rings use (``StoreTable``). It is not this process that
 /// speaks NBD: it would parse what others send in the process that has the guests' pages mapped.

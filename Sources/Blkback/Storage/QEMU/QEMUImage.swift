@@ -89,13 +89,22 @@ struct QEMUImage: Sendable {
     // Linux's own asynchronous I/O works only past the page cache.
     let engine = facts.takesDirect ? "native" : "threads"
     let protocolDriver = facts.isBlockDevice ? "host_device" : "file"
+    // A format keeps other writers out by itself. A raw image's server would let in all who share it, such as
+    // another such server; only this driver, made for tests, can be told otherwise. Its data pass untouched.
+    let isGuarded = driver == "raw" && !isReadOnly
+    let guardian = [
+      "--blockdev",
+      "driver=blkdebug,node-name=guard,image=file,\(access),auto-read-only=off,cache.direct=\(direct)"
+        + ",discard=unmap,unshare-child-perms.0=write,unshare-child-perms.1=resize",
+    ]
     return [
       "--blockdev",
       "driver=\(protocolDriver),node-name=file,filename=\(Self.quoted(path)),\(access),auto-read-only=off"
         + ",cache.direct=\(direct),aio=\(engine),discard=unmap,locking=on",
+    ] + (isGuarded ? guardian : []) + [
       "--blockdev",
-      "driver=\(driver),node-name=disk,file=file,\(access),auto-read-only=off,cache.direct=\(direct)"
-        + ",discard=unmap,detect-zeroes=off",
+      "driver=\(driver),node-name=disk,file=\(isGuarded ? "guard" : "file"),\(access),auto-read-only=off"
+        + ",cache.direct=\(direct),discard=unmap,detect-zeroes=off",
       "--nbd-server", "addr.type=fd,addr.str=3,max-connections=0",
       "--export", "type=nbd,id=disk,node-name=disk,name=,writable=\(isReadOnly ? "off" : "on")",
     ]

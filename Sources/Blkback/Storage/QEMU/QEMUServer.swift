@@ -1,7 +1,7 @@
 import RingKit
 
-/// QEMU's storage daemon, serving one image on a socket that it is given. Belongs to the thread that starts it,
-/// with which it ends.
+/// QEMU's storage daemon, serving one image on a socket that it is given. Belongs to the thread that starts
+/// it, with which it ends.
 ///
 /// The storage daemon rather than qemu-nbd: it takes the listening socket as a descriptor, so that no name of
 /// a socket is left over and a connection waits in the socket while the program is started again, and it is
