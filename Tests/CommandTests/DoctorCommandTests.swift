@@ -56,6 +56,35 @@ import Testing
     #expect(outcome.output.contains("--hypervisor"), "\(outcome.output)")
   }
 
+  /// What the file says is what is looked at; a bad one is told with its lines, and the rest still is.
+  @Test(.timeLimit(.minutes(1)))
+  func itReadsTheDaemonsConfiguration() throws {
+    let stage = try CommandStage()
+    try stage.startMachine()
+    let file = "\(stage.directory)/ringback.toml"
+    func doctor(with text: String) throws -> Command.Outcome {
+      try Data(text.utf8).write(to: URL(filePath: file))
+      return try self.doctor(stage, "--config", file)
+    }
+    let socket = "\(stage.directory)/elsewhere"
+    let good = try doctor(
+      with: "[daemon]\nthreads = 3\ncontrol-socket = \"\(socket)\"\n[io]\nengine = \"libaio\"\n")
+    #expect(good.status == 0 && good.output.contains("\(file) is in order"), "\(good.output)")
+    #expect(good.output.contains("no daemon answers at \(socket)"), "\(good.output)")
+    #expect(good.output.contains("3 data threads") && good.output.contains("as asked for"), "\(good.output)")
+    for (text, word) in [
+      ("[daemon]\nthreads = 0\n", ":2"), ("kind = [}", "no TOML"), ("[nonsense]\n", "nonsense"),
+    ] {
+      let bad = try doctor(with: text)
+      #expect(bad.status == 1 && bad.output.contains(word), "\(bad.output)")
+      #expect(bad.output.contains("problem  configuration"), "\(bad.output)")
+      #expect(bad.output.contains("xenstored answers"), "\(bad.output)")
+    }
+    try FileManager.default.removeItem(atPath: file)
+    let missing = try self.doctor(stage, "--config", file)
+    #expect(missing.status == 1 && missing.output.contains("there is no file"), "\(missing.output)")
+  }
+
   @Test func linesHaveAColumnForEachThing() {
     let diagnosis = Diagnosis([
       .ok("xen", "is there"), .warning("tap-ctl", "is not ours", mend: "install it"),

@@ -242,7 +242,7 @@ import Testing
       tree: machine.tree(), controlSocketPath: machine.root + "/run/control",
       tapDirectory: "/run/blktap-control", searchPath: "/usr/sbin", loopbackDirectory: "/none",
       open: { host }, patienceSeconds: 1)
-    return try examination.diagnose()
+    return Diagnosis(try examination.checks())
   }
 
   @Test func aSilentXenstoredDoesNotKeepUsWaiting() throws {

@@ -19,6 +19,10 @@ struct Serve: ParsableCommand {
 
   @OptionGroup var host: HostOptions
   @OptionGroup(title: "Configuration") var file: ConfigurationOptions
+
+  @Flag(help: "Only check the options and the configuration file: status 0 if they are in order, 78 if not.")
+  var check = false
+
   @OptionGroup(title: "The daemon") var daemon: DaemonSettingsOptions
   @OptionGroup(title: "What guests are offered") var features: OfferOptions
   @OptionGroup(title: "Limits of disks that have none of their own") var limits: LimitOptions
@@ -69,7 +73,7 @@ struct Serve: ParsableCommand {
       FileHandle.standardError.write(Data(error.complaints.map { "Error: \($0)\n" }.joined().utf8))
       throw Self.configurationStatus
     }
-    if file.check {
+    if check {
       let isThere = source.path.map { FileManager.default.fileExists(atPath: $0) } ?? false
       print(isThere ? "\(source.path ?? "") is in order" : "the options are in order; there is no file")
       return

@@ -12,9 +12,6 @@ struct ConfigurationOptions: ParsableArguments {
   @Flag(help: "Read no configuration file.")
   var noConfig = false
 
-  @Flag(help: "Only check the options and the configuration file: status 0 if they are in order, 78 if not.")
-  var check = false
-
   func validate() throws {
     guard config == nil || !noConfig else {
       throw ValidationError("--config and --no-config exclude each other")

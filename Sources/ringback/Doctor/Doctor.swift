@@ -1,5 +1,4 @@
 import ArgumentParser
-import Blkback
 import Foundation
 import RingKit
 
@@ -14,38 +13,42 @@ struct Doctor: ParsableCommand {
       """)
 
   @OptionGroup var host: HostOptions
+  @OptionGroup(title: "The daemon's configuration") var file: ConfigurationOptions
   @OptionGroup var daemon: DaemonOptions
 
-  @Option(help: ArgumentHelp("Kind of backend to serve; repeat it for several.", valueName: "kind"))
-  var kind: [String] = []
-
-  @Option(help: ArgumentHelp("Guest pages that one queue keeps mapped at most.", valueName: "count"))
-  var persistentPages = VbdOffer().persistentPageLimit
-
-  @Option(help: ArgumentHelp("What is to carry I/O: io_uring, libaio, or automatic.", valueName: "engine"))
-  var ioEngine = EngineChoice.automatic
+  @Option(help: Setting.kind.help) var kind: [String] = []
+  @Option(help: Setting.persistentPages.help) var persistentPages: Int?
+  @Option(help: Setting.ioEngine.help) var ioEngine: EngineChoice?
 
   @Flag(help: "Print JSON.")
   var json = false
 
   func validate() throws {
-    try kind.forEach(validateKind)
-    guard persistentPages > 0 else { throw ValidationError("--persistent-pages is a positive number") }
+    if let complaint = settings.complaints.first { throw ValidationError(complaint) }
+  }
+
+  /// What the command line says of the daemon.
+  private var settings: DaemonSettings {
+    var settings = DaemonSettings()
+    settings.kinds = kind.isEmpty ? nil : kind
+    settings.controlSocket = daemon.controlSocket
+    settings.persistentPages = persistentPages
+    settings.ioEngine = ioEngine
+    return settings
   }
 
   func run() throws {
     let environment = ProcessInfo.processInfo.environment
     let host = host
+    let (configuration, settings) = ConfigurationCheck.load(file.source(settings, on: host.hypervisor))
     let examination = Examination(
-      machine: host.hypervisor, kinds: kind.isEmpty ? [defaultKind] : kind,
-      persistentPageLimit: persistentPages, engine: ioEngine.engine,
-      controlSocketPath: host.daemon(daemon).path, tapDirectory: host.tapDirectory,
+      machine: host.hypervisor, settings: settings,
+      controlSocketPath: settings.controlSocket ?? host.controlSocketPath,
+      tapDirectory: settings.controlDirectory ?? host.tapDirectory,
       searchPath: environment["PATH"] ?? "/usr/sbin:/usr/bin:/sbin:/bin",
       loopbackDirectory: host.loopbackDirectory,
-      open: {
-        host.hypervisor == .loopback ? try host.open() : XenHypervisor()
-      })
-    let diagnosis = try examination.diagnose()
+      open: { host.hypervisor == .loopback ? try host.open() : XenHypervisor() })
+    let diagnosis = Diagnosis(try examination.checks() + [configuration].compactMap { $0 })
     if json {
       print(try diagnosis.json())
     } else {
@@ -53,5 +56,24 @@ struct Doctor: ParsableCommand {
       print(diagnosis.lines(inColour: inColour).joined(separator: "\n"))
     }
     guard diagnosis.canServe else { throw ExitCode(1) }
+  }
+}
+
+/// Whether the daemon's configuration file is in order.
+enum ConfigurationCheck {
+  /// The settings, and what is to be said of their file, if there is one; the defaults when it is bad.
+  static func load(_ source: ConfigurationSource) -> (check: Check?, settings: DaemonSettings) {
+    do throws(ConfigurationFailure) {
+      let settings = try source.load()
+      guard let path = source.path, FileManager.default.fileExists(atPath: path) else {
+        return (nil, settings)
+      }
+      return (.ok("configuration", "\(path) is in order"), settings)
+    } catch {
+      let check = Check.problem(
+        "configuration", error.complaints.joined(separator: "; "),
+        mend: "correct the file; ringback.toml(5) tells what can stand in it")
+      return (check, source.commandLine.over(.defaults))
+    }
   }
 }

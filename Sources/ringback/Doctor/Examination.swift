@@ -8,10 +8,8 @@ struct Examination {
   var tree = SystemTree()
   /// The machine below; nil when there is none.
   var machine: HypervisorKind?
-  var kinds = [defaultKind]
-  var persistentPageLimit = VbdOffer().persistentPageLimit
-  var engine = IOEngine.automatic
-  var threadCount = ProcessInfo.processInfo.activeProcessorCount
+  /// The daemon's.
+  var settings = DaemonSettings.defaults
   var controlSocketPath: String
   var tapDirectory: String
   var searchPath: String
@@ -23,8 +21,11 @@ struct Examination {
   /// The longest wait for the machine and xenstored, and for the daemon.
   var patienceSeconds = 5
 
-  func diagnose() throws -> Diagnosis {
-    let xen = HypervisorChecks(tree: tree, persistentPageLimit: persistentPageLimit)
+  private var kinds: [String] { settings.kinds ?? [defaultKind] }
+
+  func checks() throws -> [Check] {
+    let xen = HypervisorChecks(
+      tree: tree, persistentPageLimit: settings.persistentPages ?? VbdOffer().persistentPageLimit)
     var checks: [Check] = []
     if machine != .loopback {
       checks.append(xen.xen)
@@ -55,7 +56,7 @@ struct Examination {
     } else if xen.isXen {
       checks += rivals.all
     }
-    return Diagnosis(checks + toolstack(onXen: machine != .loopback && xen.isXen))
+    return checks + toolstack(onXen: machine != .loopback && xen.isXen)
   }
 
   /// The machine's handles, and what xenstore tells.
@@ -93,8 +94,10 @@ struct Examination {
   }
 
   private func engines(daemon: SystemTree.RunningProgram?) -> [Check] {
-    let checks = EngineChecks(tree: tree, threadCount: threadCount)
-    let probe = EngineChecks.Probe(engine, entries: checks.threads.ringEntries)
+    let checks = EngineChecks(
+      tree: tree, threadCount: settings.threads ?? ProcessInfo.processInfo.activeProcessorCount,
+      threads: settings.threadConfiguration)
+    let probe = EngineChecks.Probe(checks.threads.engine, entries: checks.threads.ringEntries)
     return [
       checks.engine(probe), checks.requestRoom(probe), checks.openFiles(daemon: daemon?.process),
       checks.lockedMemory(probe, daemon: daemon?.process),
