@@ -1,4 +1,5 @@
 import Foundation
+import RingKit
 import Testing
 
 @testable import ringback
@@ -156,6 +157,59 @@ import Testing
     #expect(try stage.tap("list").hasSuffix(" state=0 args=vhd:\(other)"))
     try stage.tap("pause", "-p", "1", "-m", "0")
     try stage.tap("destroy", "-p", "1", "-m", "0")
+  }
+
+  @Test(.timeLimit(.minutes(5)))
+  func anImageThatHasGrownIsAsLargeAsItIsWhenItGoesOn() throws {
+    let stage = try TapStage()
+    let image = try stage.image("a.img")
+    try stage.tap("create", "-a", "aio:\(image)")
+    try FileHandle(forWritingTo: URL(filePath: image)).truncate(atOffset: 24 << 20)
+    #expect(try stage.tap("info", "-p", "1", "-m", "0") == "sectors=49152 sector-size=512 info=0")
+    try stage.tap("pause", "-p", "1", "-m", "0")
+    #expect(try stage.tap("info", "-p", "1", "-m", "0") == "sectors=49152 sector-size=512 info=0")
+    try stage.tap("unpause", "-p", "1", "-m", "0", "-a", "raw:\(image)")
+    #expect(try stage.tap("list").hasSuffix(" args=raw:\(image)"))
+  }
+
+  /// O_DIRECT, which fcntl.h hides behind _GNU_SOURCE (asm-generic/fcntl.h).
+  private static let direct = 0o40000
+
+  /// The daemon's open flags for an image (proc(5), fdinfo); nil when it has none open.
+  private func flags(_ image: String, _ stage: TapStage) throws -> Int? {
+    let base = "/proc/\(stage.process)"
+    for descriptor in try FileManager.default.contentsOfDirectory(atPath: "\(base)/fd") {
+      guard (try? FileManager.default.destinationOfSymbolicLink(atPath: "\(base)/fd/\(descriptor)")) == image
+      else {
+        continue
+      }
+      let text = try String(contentsOfFile: "\(base)/fdinfo/\(descriptor)", encoding: .utf8)
+      let line = try #require(text.split(separator: "\n").first { $0.hasPrefix("flags:") })
+      return Int(line.split(separator: "\t").last ?? "", radix: 8)
+    }
+    return nil
+  }
+
+  @Test(.timeLimit(.minutes(5)))
+  func thePageCacheIsUsedWhereItIsAskedFor() throws {
+    let stage = try TapStage()
+    let image = try stage.image("a.img")
+    try stage.tap("create", "-D", "-R", "-a", "aio:\(image)")
+    let cached = try #require(try flags(image, stage))
+    #expect(cached & Self.direct == 0 && cached & Int(O_ACCMODE) == Int(O_RDONLY))
+    // A guest's disk on that tap does the same.
+    try stage.addDisk("aio:\(image)", mode: "r")
+    try stage.waitForState(.initWait)
+    #expect(try #require(try flags(image, stage)) & Self.direct == 0)
+    try stage.removeDisk()
+    try stage.waitForState(.closed)
+    try stage.tap("destroy", "-p", "1", "-m", "0")
+    #expect(try flags(image, stage) == nil)
+    try stage.tap("create", "-a", "aio:\(image)")
+    let direct = try #require(try flags(image, stage))
+    #expect(direct & Int(O_ACCMODE) == Int(O_RDWR))
+    // File systems in memory have no way past the page cache.
+    if direct & Self.direct == 0 { #expect(try stage.daemon.wait(for: "O_DIRECT").contains("tap 0")) }
   }
 
   @Test(.timeLimit(.minutes(5)), arguments: [false, true])

@@ -15,7 +15,8 @@ extension Daemon {
     do throws(StoreError) {
       let named = try imagesInStore()
       for tap in candidates {
-        guard let image = tap.image, let identity = ImageIdentity(image.name), !named.contains(identity) else {
+        guard let image = tap.image, let identity = ImageIdentity(image.name), !named.contains(identity)
+        else {
           // Its disk is on the way out, or nobody detaches it.
           noteGone()
           continue

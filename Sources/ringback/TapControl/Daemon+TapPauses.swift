@@ -51,9 +51,11 @@ extension Daemon {
       }
     }
     do throws(TapError) {
+      // What goes on later has to be as large as it is now, which may be more than at the beginning.
+      let size = sectorCount(of: minor, name)
       taps.door?.takeBack(minor: minor)
       dropHold(minor)
-      try taps.change { (table) throws(TapError) in try table.pause(minor) }
+      try taps.change { (table) throws(TapError) in try table.pause(minor, sectorCount: size) }
       logger.info("tap \(minor) is paused")
       if let loss { throw TapError(EIO, loss.description) }
       done(.success(()))
@@ -146,9 +148,15 @@ extension Daemon {
 
   func information(of minor: Int) throws(TapError) -> TapInfo {
     let image = try openImage(of: minor)
-    let size = users(of: image.name).first?.properties?.sectorCount ?? image.sectorCount
     return TapInfo(
-      sectorCount: size, sectorByteCount: image.sectorByteCount, flags: image.isReadOnly ? 4 : 0)
+      sectorCount: sectorCount(of: minor, image.name) ?? image.sectorCount,
+      sectorByteCount: image.sectorByteCount, flags: image.isReadOnly ? 4 : 0)
+  }
+
+  /// The present size of an image that somebody of ours has open.
+  private func sectorCount(of minor: Int, _ name: String) -> UInt64? {
+    if let disk = users(of: name).first { return disk.properties?.sectorCount }
+    return (try? taps.holds[minor]?.refreshByteCount()).map { $0 / 512 }
   }
 
   private func openImage(of minor: Int) throws(TapError) -> TapImage {

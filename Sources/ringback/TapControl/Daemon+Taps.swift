@@ -135,6 +135,7 @@ extension Daemon {
       image.sectorCount = disk.properties?.sectorCount ?? 0
     } else {
       let store = try openImage(image)
+      if let warning = store.warning { logger.warning("tap \(minor): \(warning)") }
       image.sectorCount = store.byteCount / 512
       taps.holds[minor] = store
     }

@@ -89,13 +89,14 @@ struct TapTable: Equatable {
     taps[index].image = nil
   }
 
-  /// The image is let go of. A paused one stays as it is.
-  mutating func pause(_ minor: Int) throws(TapError) {
+  /// The image, which has `sectorCount` sectors now, is let go of. A paused one stays as it is.
+  mutating func pause(_ minor: Int, sectorCount: UInt64? = nil) throws(TapError) {
     let index = try attached(minor, ENODEV)
     guard taps[index].image != nil else {
       throw TapError(EINVAL, "minor \(minor) has no image open; there is nothing to pause")
     }
     taps[index].image?.isPaused = true
+    if let sectorCount { taps[index].image?.sectorCount = sectorCount }
   }
 
   /// Says whether the minor waits to go on; its image when it does.
