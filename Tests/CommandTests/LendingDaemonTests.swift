@@ -265,6 +265,21 @@ import Testing
     if !isPV { expect(try guest(stage, "--verify-image", try pattern(stage, 0x31))) }
   }
 
+  @Test func aDiskThatHasSteppedAsideLetsGoAtItsEnd() throws {
+    let stage = try TapStage()
+    let image = try stage.image("disk")
+    func open() throws {
+      _ = try StorageFile.open(
+        path: image, readOnly: false, direct: .never, sharing: .nobody, patienceNanoseconds: 0)
+    }
+    try stage.addDisk("aio:\(image)", isPV: false)
+    try stage.waitForState(.initWait)
+    #expect(throws: StorageError(path: image, reason: .inUse(.claimed))) { try open() }
+    try stage.removeDisk()
+    try stage.waitForState(.closed)
+    try open()
+  }
+
   /// libxl has QEMU reach a VHD through the socket, while the disk waits in InitWait with an image open.
   @Test func aVHDOfAGuestWithADeviceModelIsHadOverNBD() throws {
     let stage = try TapStage()

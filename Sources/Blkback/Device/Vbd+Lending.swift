@@ -4,12 +4,6 @@ import RingKit
 /// of a guest that boots from the emulated disk. The frontend's nodes stay as they are; when it connects, the
 /// image is opened again.
 extension Vbd {
-  /// True while the image is let go for others to use.
-  public var isLent: Bool {
-    guard image == nil, !isPaused, properties != nil, let configuration else { return false }
-    return !configuration.isEmpty
-  }
-
   /// Lets go of the image. `done` is called once, on the control thread, when nothing of ours touches it any
   /// longer; its error is that a ring uses it, or that the disk is paused, and then nothing has changed.
   public func lend(done: @escaping (VbdError?) -> Void) {
@@ -18,7 +12,10 @@ extension Vbd {
         return finish { done(VbdError("the guest's frontend is connected to the disk \(identity)")) }
       }
       guard !isPaused else { return finish { done(VbdError("the disk \(identity) is paused")) } }
+      // One that has stepped aside has nothing open and stays as it is.
+      let wasOpen = image != nil
       closeImage { [self] in finish { done(nil) } }
+      if wasOpen { isLent = true }
     } cancel: {
       done($0)
     }
@@ -27,7 +24,11 @@ extension Vbd {
   /// Opens the image again and claims it, and tells the frontend when it is another size by now. Where that
   /// fails it is tried again when the frontend connects.
   public func takeBack() {
-    guard isLent, isConnectionStable, !commands.isBusy, !stepsAside else { return }
+    guard isLent, image == nil, isConnectionStable, !commands.isBusy else { return }
+    guard !stepsAside else {
+      claim = try? configuration?.claim()
+      return
+    }
     let before = properties
     do throws(VbdError) {
       if try knownProperties() != before { try publishAgain() }
@@ -50,6 +51,7 @@ extension Vbd {
     environment.log(
       .information, "the image is left to the device model until a ring needs it", about: identity)
     image = nil
+    isLent = true
     claim = try? configuration.claim()
   }
 

@@ -80,6 +80,7 @@ extension Vbd {
 
   /// Lets go of the image and goes on when nothing of ours touches it any longer.
   func closeImage(then: @escaping () -> Void) {
+    claim = nil
     guard let closing = image else { return then() }
     image = nil
     let number = commands.ask { _ in then() }

@@ -15,7 +15,9 @@ public final class Vbd {
   public internal(set) var properties: VbdProperties?
   /// True while the image is let go and requests stay in their rings: ``pause(done:)``.
   public internal(set) var isPaused = false
-  var image: (any BlockStore)? { didSet { claim = nil } }
+  var image: (any BlockStore)? { didSet { (claim, isLent) = (nil, false) } }
+  /// True while the image is let go for others to use.
+  public internal(set) var isLent = false
   /// What keeps others from having an image for themselves that a ring will need.
   var claim: StorageFile?
   /// Tells one opened image's losses from another's.
@@ -189,9 +191,12 @@ public final class Vbd {
     guard !isActing else { return }
     isActing = true
     while let action = actions.first {
-      if image != nil, letsGo(before: action) {
-        isActing = false
-        return letGoOfImage()
+      if letsGo(before: action) {
+        claim = nil
+        if image != nil {
+          isActing = false
+          return letGoOfImage()
+        }
       }
       actions.removeFirst()
       perform(action)
