@@ -13,7 +13,7 @@ DOCUMENTS := .build/documents
 export DESTDIR PREFIX bindir sbindir sysconfdir mandir docdir unitdir scriptdir bashdir zshdir fishdir
 
 .PHONY: help packages lab-packages build release demo test unit unit-libaio lint lab lab-smoke bench \
-  documents install uninstall deb package-tests test-deb test-unit clean
+  documents install uninstall deb package-tests test-deb test-unit test-dom0 clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,9 +86,13 @@ test-deb: deb ## install, upgrade and remove the package in roots of Debian 12 a
 	@scripts/install-packages mmdebstrap
 	packaging/tests/deb .build/deb
 
-test-unit: deb ## boot Debian 13 with systemd under QEMU: the unit serves a disk there, reloads, is killed, is upgraded
-	@scripts/install-packages mmdebstrap qemu-system-x86 cpio zstd
+test-unit: deb lab-packages ## boot Debian 13 with systemd under QEMU: the unit serves a disk there, reloads, is killed, is upgraded
+	@scripts/install-packages mmdebstrap
 	packaging/tests/unit .build/deb
+
+test-dom0: deb lab-packages ## boot real Xen, its dom0 installed from the package: unchanged xl, an upgrade below a guest
+	@scripts/install-packages mmdebstrap
+	packaging/tests/dom0 .build/deb
 
 clean: ## remove what was built
 	rm -rf .build

@@ -48,3 +48,63 @@ next_version() {
   dpkg-deb --root-owner-group -Znone -b "$tree" "$2" >/dev/null
   rm -rf "$tree"
 }
+
+# For roots that are booted, with the lab's kernel.
+lab_cache=${RINGBACK_LAB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ringback-lab}
+lab_root=$lab_cache/root
+
+# bootable_root SUITE DIRECTORY PACKAGES NAME...: a root with the package among PACKAGES, the next version of it in
+# /root/next.deb, and Debian's packages NAME...; sets kernel
+bootable_root() {
+  local tree=$2 packages=("$3"/ringback_*.deb)
+  unpack_root "$1" "$tree"
+  cp "${packages[0]}" "$tree/root/ringback.deb"
+  next_version "${packages[0]}" "$tree/root/next.deb" "$(dpkg-deb -f "${packages[0]}" Version)+next1"
+  # shellcheck disable=SC2016  # the inner shell expands
+  in_root "$tree" sh -ec 'apt-get -q update
+    apt-get -q -y --no-install-recommends install /root/ringback.deb "$@"
+    apt-get clean' sh "${@:4}" >"$tree.log" 2>&1 || { tail -n 15 "$tree.log" >&2; return 1; }
+  rm -f "$tree/usr/sbin/policy-rc.d"
+  rm -rf "$tree"/usr/share/{doc,locale,man,i18n} "$tree"/var/lib/apt/lists
+  echo inside >"$tree/etc/hostname"
+  ln -sf /sbin/init "$tree/init"
+  "$(dirname "${BASH_SOURCE[0]}")/../../Lab/build-images"
+  kernel=$(cd "$lab_root/usr/lib/modules" && echo *)
+}
+
+# add_modules DIRECTORY NAME...: modules of the lab's kernel, and those that they need
+add_modules() {
+  local tree=$1 modules=usr/lib/modules/$kernel name
+  install -D -m 644 -t "$tree/$modules" "$lab_root/$modules"/modules.{builtin,builtin.modinfo,order}
+  for name in "${@:2}"; do
+    modprobe -d "$lab_root" -S "$kernel" --show-depends "$name"
+  done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
+    install -D -m 644 "$file" "$tree/$modules/${file#*"/lib/modules/$kernel/"}"
+  done
+  in_root "$tree" depmod "$kernel"
+}
+
+# start_inside DIRECTORY SCRIPT CONSOLE: runs the script once everything has started, and switches off
+start_inside() {
+  install -m 755 "$(dirname "${BASH_SOURCE[0]}")/$2" "$1/root/$2"
+  install -D -m 644 /dev/stdin "$1/etc/systemd/system/inside.service" <<UNIT
+[Unit]
+After=multi-user.target
+[Service]
+Type=oneshot
+ExecStart=/bin/sh -c '/root/$2 >/dev/$3 2>&1; systemctl poweroff --force --force'
+[Install]
+WantedBy=multi-user.target
+UNIT
+  ln -sf /dev/null "$1/etc/systemd/system/serial-getty@$3.service"
+  in_root "$1" systemctl enable inside.service >/dev/null 2>&1
+}
+
+# pack_root DIRECTORY FILE: the root as an initial memory disk
+pack_root() { (cd "$1" && find . -xdev -print0 | cpio -0 -o -H newc --quiet) >"$2"; }
+
+# judge CONSOLE LOG: tells what the script inside has said; false unless every check passed
+judge() {
+  tr -d '\r' <"$1" | sed -n 's/^.*\(ok   \|FAIL\|note \)/\1/p'
+  grep -q 'every check passed' "$1" || { tail -n 60 "$1" "$2" >&2; return 1; }
+}
