@@ -77,7 +77,9 @@ add_modules() {
   local tree=$1 modules=usr/lib/modules/$kernel name
   install -D -m 644 -t "$tree/$modules" "$lab_root/$modules"/modules.{builtin,builtin.modinfo,order}
   for name in "${@:2}"; do
-    modprobe -d "$lab_root" -S "$kernel" --show-depends "$name"
+    # the lab's own kmod: this machine may have none
+    "$lab_root/usr/lib64/ld-linux-x86-64.so.2" --library-path "$lab_root/usr/lib/x86_64-linux-gnu" --argv0 modprobe \
+      "$lab_root/usr/bin/kmod" -d "$lab_root" -S "$kernel" --show-depends "$name"
   done | awk '$1 == "insmod" && !seen[$2]++ { print $2 }' | while read -r file; do
     install -D -m 644 "$file" "$tree/$modules/${file#*"/lib/modules/$kernel/"}"
   done
