@@ -41,18 +41,20 @@ import Testing
     #expect(second.finish().status == 0)
   }
 
-  /// What the daemon starts is not told of systemd's socket.
+  /// What the daemon starts is not told of systemd's socket. In a process of its own, since the environment is
+  /// every test's.
   @Test(.timeLimit(.minutes(1)))
-  func theVariablesAreTakenOutOfTheEnvironment() throws {
-    let socket = try NotifySocket()
-    for (name, value) in [
-      ("NOTIFY_SOCKET", socket.address), ("WATCHDOG_USEC", "1000000"), ("WATCHDOG_PID", "\(getpid())"),
-    ] {
-      unsafe setenv(name, value, 1)
+  func theVariablesAreTakenOutOfTheEnvironment() async {
+    await #expect(processExitsWith: .success) {
+      let socket = try NotifySocket()
+      let variables = [
+        ("NOTIFY_SOCKET", socket.address), ("WATCHDOG_USEC", "1000000"), ("WATCHDOG_PID", "\(getpid())"),
+      ]
+      for (name, value) in variables { unsafe setenv(name, value, 1) }
+      let notices = ServiceNotices.takeFromEnvironment()
+      #expect(notices.isHeard && notices.watchdogNanoseconds == 1_000_000_000)
+      for (name, _) in variables { #expect(unsafe getenv(name) == nil) }
     }
-    let notices = ServiceNotices.takeFromEnvironment()
-    #expect(notices.isHeard && notices.watchdogNanoseconds == 1_000_000_000)
-    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"] { #expect(unsafe getenv(name) == nil) }
   }
 
   @Test func theWatchdogIsOursOnlyWhenItIsMeantForUs() throws {
@@ -123,8 +125,7 @@ import Testing
     for _ in 0..<10 { _ = try socket.wait(for: "WATCHDOG=1") }
     daemon.process.terminate()
     _ = try socket.wait(for: "STOPPING=1")
-    let end = daemon.finish()
-    #expect(end.status == 0 && !end.output.contains("does not answer"))
+    #expect(daemon.finish().status == 0)
   }
 
   /// The watchdog's question to the threads.
