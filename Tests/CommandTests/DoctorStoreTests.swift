@@ -154,6 +154,41 @@ import Testing
     #expect(check.verdict == .ok && check.finding.contains("domain 3, a driver domain"), "\(check)")
   }
 
+  /// It may read the frontend's nodes of its guest, and nothing else of it.
+  @Test func aDriverDomainSeesItsDisks() throws {
+    let stage = try Stage()
+    let hypervisor = try stage.host.hypervisor(for: DomainID(rawValue: 3))
+    defer { withExtendedLifetime(hypervisor) {} }
+    let backend = "/local/domain/3/backend/vbd3/1/51712"
+    let (driver, guest) = (DomainID(rawValue: 3), DomainID(rawValue: 1))
+    let none = StorePermission(domain: DomainID(rawValue: 0), canRead: false, canWrite: false)
+    for (path, owner, reader) in [
+      ("/local/domain/1", DomainID(rawValue: 0), guest), (backend, driver, guest),
+      (Self.frontend, guest, driver),
+    ] {
+      try stage.store.makeDirectory(path)
+      try stage.store.setPermissions(
+        [
+          StorePermission(domain: owner, canRead: false, canWrite: false),
+          StorePermission(domain: reader, canRead: true, canWrite: false),
+        ], of: path)
+    }
+    try stage.store.setPermissions([none], of: "/local/domain")
+    for (name, value) in [("frontend", Self.frontend), ("frontend-id", "1"), ("state", "4")] {
+      try stage.store.write("\(backend)/\(name)", value)
+    }
+    try stage.store.write("\(Self.frontend)/state", "4")
+    func disks() throws -> [DeviceLook] {
+      try StoreLook(hypervisor.openStore(), kinds: [defaultKind], settleMilliseconds: 1).devices
+    }
+    #expect(throws: StoreError.self) { try hypervisor.openStore().exists("/local/domain/1") }
+    var disk = try #require(try disks().first)
+    #expect(disk.own == .connected && disk.frontend == .connected && disk.hasGuest && disk.trouble == nil)
+    try stage.store.remove("/local/domain/1")
+    disk = try #require(try disks().first)
+    #expect(!disk.hasGuest && disk.trouble == nil, "\(disk)")
+  }
+
   @Test func whatXenstoredDoesNotSay() {
     for (probe, word) in [
       (StoreChecks.Probe.failed("cannot connect"), "start xenstored"), (.silent(seconds: 5), "within 5 s"),

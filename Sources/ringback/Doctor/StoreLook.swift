@@ -1,4 +1,5 @@
 import Blkback
+import Glibc
 import RingKit
 
 /// What xenstore tells of this domain and of the disks that it is to serve.
@@ -72,9 +73,9 @@ struct DeviceLook: Sendable, Equatable {
       hotplugError = try store.read("\(directory)/hotplug-error")
       script = try store.read("\(directory)/script")
       error = try store.read(BackendNodes.errorNode(of: address, backend: backend))
-      hasGuest = try store.exists("/local/domain/\(address.domain)")
-      guard hasGuest else { return }
-      frontend = try store.state(BackendNodes(address, backend: backend, in: store).frontendState)
+      let nodes = try BackendNodes(address, backend: backend, in: store)
+      hasGuest = try Self.hasGuest(nodes, in: store)
+      if hasGuest { frontend = try store.state(nodes.frontendState) }
     } catch {
       switch error {
       case .missing, .untrustworthy: trouble = "\(error)"
@@ -82,6 +83,20 @@ struct DeviceLook: Sendable, Equatable {
         guard error.isAboutTheNode else { throw error }
         trouble = "\(error)"
       case .notText, .tooLong, .badValue: trouble = "\(error)"
+      }
+    }
+  }
+
+  /// Whether the guest is there. A driver domain may read its frontend's nodes, and nothing else of it: neither
+  /// may it when the guest is gone.
+  private static func hasGuest(_ nodes: BackendNodes, in store: any StoreAccess) throws(StoreError) -> Bool {
+    do throws(StoreError) {
+      return try store.exists("/local/domain/\(nodes.address.domain)")
+    } catch .refused(_, _, EACCES) {
+      do throws(StoreError) {
+        return try store.exists(nodes.frontendDirectory)
+      } catch .refused(_, _, EACCES) {
+        return false
       }
     }
   }
