@@ -35,6 +35,17 @@ struct HeldResources: CustomStringConvertible {
       + "threads \(threads), mappings \(mappings), heap \(heapBytes) B, resident \(residentKilobytes) KiB"
   }
 
+  /// What the process's descriptors are open on, each with its number, for whoever looks for a leak.
+  static var openFiles: String {
+    let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+    let targets = names.map { name in
+      (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")) ?? "gone"
+    }
+    // Sockets and pipes have numbers of their own.
+    let kinds = targets.map { String($0.prefix { $0 != "[" }) }
+    return Dictionary(grouping: kinds) { $0 }.map { "\($1.count) x \($0)" }.sorted().joined(separator: ", ")
+  }
+
   /// What malloc has given out, from its own account; its functions have no header in Swift's module.
   private static func heapBytes() throws -> Int {
     typealias Trim = @convention(c) (Int) -> Int32
