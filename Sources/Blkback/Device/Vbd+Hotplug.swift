@@ -69,6 +69,6 @@ extension Vbd {
     guard told["hotplug"] != reason else { return }
     told["hotplug"] = reason
     report("the hotplug script failed: \(reason); the disk is not served before it has succeeded")
-    if connection == nil, isConnectionStable, !commands.isBusy { closeImage {} }
+    if image != nil, connection == nil, isConnectionStable, !commands.isBusy { letGoOfImage() }
   }
 }

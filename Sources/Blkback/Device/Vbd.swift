@@ -47,6 +47,8 @@ public final class Vbd {
   private var mustRefresh = false
   /// The image is being closed for good; nothing is looked at or written before that is done.
   private(set) var isLettingGo = false
+  /// The daemon stops.
+  private var isStopping = false
   /// Another disk of this daemon is about to let go of the image.
   var waitsForImage = false
   /// Our state as last read or written, nil when nobody knows: what differs was written by somebody else.
@@ -178,6 +180,7 @@ public final class Vbd {
   /// The daemon stops: drains, and leaves the nodes for the next daemon.
   public func stop() {
     guard !leaveRival() else { return }
+    isStopping = true
     act(on: .stop)
   }
 
@@ -188,7 +191,7 @@ public final class Vbd {
 
   /// Does what is to be done, and then looks at what happened meanwhile.
   private func proceed() {
-    guard !isActing else { return }
+    guard !isActing, !isLettingGo else { return }
     isActing = true
     while let action = actions.first {
       if letsGo(before: action) {
@@ -228,7 +231,8 @@ public final class Vbd {
     }
   }
 
-  private func letGoOfImage() {
+  /// Closes the image; nothing else is done before that has ended.
+  func letGoOfImage() {
     isLettingGo = true
     closeImage { [self] in
       isLettingGo = false
@@ -391,7 +395,7 @@ public final class Vbd {
 
   /// The daemon stops: the next one need not look whether we are still there.
   private func signOff(_ nodes: BackendNodes) {
-    guard handshake.own != nil, let server = environment.serverName,
+    guard isStopping, handshake.own != nil, let server = environment.serverName,
       (try? environment.store.read("\(nodes.directory)/\(Rival.node)")) == server
     else { return }
     try? writePrivate([VbdNode(Rival.node, nil)])
