@@ -111,6 +111,19 @@ import Testing
     stage.end()
   }
 
+  @Test func aServerThatHangsIsKilledInTime() throws {
+    let stage = try LendingStage()
+    let client = try Program("/usr/bin/qemu-io", ["-f", "raw", stage.uri])
+    try stage.type(to: client, "read 0 4k")
+    kill(try #require(stage.lending?.processID(minor: 3)), SIGSTOP)
+    stage.lending?.takeBack(minor: 3)
+    #expect(try LendingStage.serverCount() == 0)
+    #expect(stage.told(.failure).first?.contains("was killed") == true, "\(stage.lines)")
+    try stage.takeHold()
+    try stage.quit(client)
+    stage.end()
+  }
+
   @Test(arguments: [
     ("vpc", "garbage"), ("vpc", "missing"), ("raw", "missing"),
   ]) func anImageThatCannotBeServedIsToldAndNobodyHangs(format: String, trouble: String) throws {

@@ -55,9 +55,9 @@ public final class LendableSocket: ListeningSocket, Sendable {
   }
 
   /// Connections there are, waiting or with whoever serves them. The kernel tells of them below the
-  /// listener's name (proc(5), /proc/net/unix).
+  /// listener's name (proc(5), /proc/[pid]/net/unix).
   public func connectionCount() throws(SystemError) -> Int {
-    let table = "/proc/net/unix"
+    let table = "/proc/self/net/unix"
     let fd = unsafe open(table, O_RDONLY | O_CLOEXEC)
     guard fd >= 0 else { throw SystemError(call: "open \(table)", errno: errno) }
     defer { close(fd) }

@@ -34,8 +34,9 @@ final class Lending {
 
   /// The daemon stops: all at once, so that the waits add up to no more than one.
   func closeAll() {
+    let end = MonotonicClock.nowNanoseconds() + ImageServer.endNanoseconds
     for door in doors.values { door.askBack() }
-    for door in doors.values { door.takeBack() }
+    for door in doors.values { door.takeBack(untilNanoseconds: end) }
     doors = [:]
   }
 

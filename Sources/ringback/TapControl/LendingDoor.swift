@@ -120,7 +120,7 @@ final class LendingDoor {
     case .waiting(let server): start(server)
     case .ending(let server):
       owner?.log(.warning, "\(image.name): the NBD server does not end; it is killed", aboutTap: minor)
-      server.stop()
+      server.stop(untilNanoseconds: now)
       becomeFree()
     case .listening, .asking: self.dueNanoseconds = nil
     }
@@ -216,17 +216,18 @@ final class LendingDoor {
   /// Asks the program to end, so that several end at once; ``takeBack()`` waits for it.
   func askBack() { server?.askToEnd() }
 
-  /// Has the program bring everything to stable storage and end, and waits for that, no longer than
-  /// ``ImageServer/endNanoseconds``; its clients' connections end. Whoever calls this has a use for the image,
-  /// so that nobody is told that it is free.
-  func takeBack() {
+  /// Has the program bring everything to stable storage and end, and waits for that, until a moment of
+  /// CLOCK_MONOTONIC or for ``ImageServer/endNanoseconds``; its clients' connections end. Whoever calls this
+  /// has a use for the image, so that nobody is told that it is free.
+  func takeBack(untilNanoseconds end: UInt64? = nil) {
     defer {
       phase = .listening
       dueNanoseconds = nil
     }
     guard let server else { return }
     let hadClients = (try? socket.connectionCount()).map { $0 > 0 } ?? true
-    let wasInOrder = server.stop()
+    let wasInOrder = server.stop(
+      untilNanoseconds: end ?? MonotonicClock.nowNanoseconds() + ImageServer.endNanoseconds)
     if !wasInOrder {
       owner?.log(
         .failure,

@@ -47,7 +47,8 @@ public final class ImageServer {
   /// Asks it to bring everything to stable storage and end, and does not wait for that.
   public func askToEnd() { server.askToEnd() }
 
-  /// The same, and waits: up to ten seconds, then it is killed. False when it had to be.
+  /// The same, and waits until a moment of CLOCK_MONOTONIC, in nanoseconds; then it is killed. False when it
+  /// had to be.
   @discardableResult
-  public func stop() -> Bool { server.stopInOrder() }
+  public func stop(untilNanoseconds end: UInt64) -> Bool { server.stop(untilNanoseconds: end) }
 }

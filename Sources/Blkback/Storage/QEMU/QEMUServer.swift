@@ -84,15 +84,15 @@ final class QEMUServer: NBDServerProcess {
   /// Asks it to end in order, and does not wait for that.
   func askToEnd() { process?.ask(.end) }
 
-  func stop() { _ = stopInOrder() }
+  func stop() { _ = stop(untilNanoseconds: MonotonicClock.nowNanoseconds() + Self.endNanoseconds) }
 
-  /// Ends it in order and waits for that; false when it took too long and was killed.
-  func stopInOrder() -> Bool {
+  /// Ends it in order and waits for that until a moment of CLOCK_MONOTONIC; false when it took longer and was
+  /// killed.
+  func stop(untilNanoseconds end: UInt64) -> Bool {
     guard let process else { return true }
     process.ask(.end)
     var poll = DescriptorPoll()
     poll.set([(process.errorDescriptor, false)])
-    let end = MonotonicClock.nowNanoseconds() + Self.endNanoseconds
     while self.process != nil, MonotonicClock.nowNanoseconds() < end {
       _ = try? poll.wait(timeoutMilliseconds: 100)
       _ = listen()
