@@ -77,7 +77,8 @@ deb: release documents ## build the Debian package, for Debian 12 and 13, into .
 	@packaging/build-deb $(BINARY) .build/deb
 
 package-tests: release documents ## check man pages, the unit, `make install` and the hotplug script
-	@scripts/install-packages mandoc man-db jq xenstore-utils systemd
+	@scripts/install-packages mandoc man-db jq xenstore-utils systemd shellcheck
+	@shellcheck -x packaging/{build-deb,documents,install,hotplug/block-ringback,tests/*}
 	packaging/tests/pages $(BINARY) $(DOCUMENTS)
 	packaging/tests/install $(BINARY) $(DOCUMENTS)
 	packaging/tests/hotplug $(BINARY)
@@ -86,9 +87,10 @@ test-deb: deb ## install, upgrade and remove the package in roots of Debian 12 a
 	@scripts/install-packages mmdebstrap
 	packaging/tests/deb .build/deb
 
-test-unit: deb lab-packages ## boot Debian 13 with systemd under QEMU: the unit serves a disk there, reloads, is killed, is upgraded
+test-unit: deb lab-packages ## boot Debian 12 and 13 with systemd under QEMU: the unit serves disks, reloads, is killed, upgraded
 	@scripts/install-packages mmdebstrap
-	packaging/tests/unit .build/deb
+	packaging/tests/unit .build/deb trixie
+	packaging/tests/unit .build/deb bookworm
 
 test-dom0: deb lab-packages ## boot real Xen, its dom0 installed from the package: unchanged xl, an upgrade below a guest
 	@scripts/install-packages mmdebstrap
