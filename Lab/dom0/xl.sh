@@ -8,7 +8,7 @@ xl_begin() {
   mkdir -p /srv /var/lib/xen/dump
   mount --bind "$images" /srv
   images=/srv
-  printf '\n## %s\n' "$1" >"$logs/transcript.md"
+  printf '\n## %s\n\n' "$1" >"$logs/transcript.md"
 }
 
 # note TEXT: a paragraph of the transcript
@@ -16,6 +16,16 @@ note() { printf '\n%s\n\n' "$*" | fold -s -w 120 | sed 's/ *$//' >>"$logs/transc
 
 # typed LINE...: shown as a block of the transcript
 typed() { printf '    %s\n' "$@" >>"$logs/transcript.md"; }
+
+# daemon start|stop|kill: as a line of the transcript, too
+daemon() {
+  case $1 in
+    start) typed '# ringback serve &' ;;
+    stop) typed '# kill $(pidof ringback)' ;;
+    kill) typed '# kill -KILL $(pidof ringback)' ;;
+  esac
+  "backend_$1"
+}
 
 # admin LINE: runs it in dom0 as a shell does; what it says is kept for `said`. Its status is the line's
 admin() {
@@ -81,7 +91,7 @@ leftovers() {
   xenstore-ls -f /local/domain/0/error 2>/dev/null
   xenstore-ls -f /libxl 2>/dev/null | grep -v '^/libxl/0'
   domains_left
-  tap-ctl list
+  ringback tap-ctl list
   leftover_files
 }
 
@@ -96,15 +106,29 @@ leftover_files() {
   [ ! -e /run/xen-hotplug/block ] || flock -n /run/xen-hotplug/block true || echo "lock /run/xen-hotplug/block"
 }
 
-# nothing_left: within half a minute; what there is comes into the output
-nothing_left() { await 30 no_leftovers || { cat /run/lab/left; return 1; }; }
+# nothing_left: within two minutes (libxl gives a script 40 s); what there is comes into the output
+nothing_left() { await 120 no_leftovers || { cat /run/lab/left; return 1; }; }
 no_leftovers() { leftovers >/run/lab/left; [ ! -s /run/lab/left ]; }
 
 # nothing_left_of DOMAIN VDEV: nodes of one disk, in all places where a toolstack and a backend have them
-nothing_left_of() { await 30 no_node_of "$1" "$(vdev_number "$2")" || { cat /run/lab/left; return 1; }; }
+nothing_left_of() { await 120 no_node_of "$1" "$(vdev_number "$2")" || { cat /run/lab/left; return 1; }; }
 no_node_of() {
   ! xenstore-ls -f 2>/dev/null | grep -E "/vbd3?/$1/$2( |/)|/$1/device/vbd/$2( |/)" >/run/lab/left
 }
 
 # fact TEXT: a line of figures among the results
 fact() { report fact "$1"; }
+
+# daemon_figures_fixed: what is countable and must not grow
+daemon_figures_fixed() {
+  local files
+  files=$(daemon_files | wc -l)
+  echo "$files descriptors, $(daemon_threads) threads, $(tap-ctl list | wc -l) taps," \
+    "$(xenstore-ls -f | grep -c -e '/backend/vbd3/' -e '^/libxl/[1-9]' -e '/error/') nodes, $(daemon_sockets) sockets"
+}
+daemon_figures() { echo "$(daemon_figures_fixed), $(grants_mapped_all) pages mapped, $(awk '$1 == "VmRSS:" { print $2 }' "/proc/$(cat /run/lab/daemon.pid)/status") kB in memory"; }
+daemon_threads() { awk '$1 == "Threads:" { print $2 }' "/proc/$(cat /run/lab/daemon.pid)/status"; }
+daemon_sockets() { find /run/blktap-control -type s 2>/dev/null | wc -l; }
+
+# grants_mapped_all: pages of all guests that others hold mapped; console and xenstore are not counted
+grants_mapped_all() { grants_mapped_of '[1-9][0-9]*'; }
