@@ -33,11 +33,11 @@ final class NotifySocket {
     if address.hasPrefix("/") { unsafe unlink(address) }
   }
 
-  /// The next notice; throws when none comes within twenty seconds.
+  /// The next notice; throws when none comes within a minute.
   func next() throws -> String {
     var poll = DescriptorPoll()
     poll.set([(descriptor, false)])
-    guard try !poll.wait(timeoutMilliseconds: 20_000).isEmpty else {
+    guard try !poll.wait(timeoutMilliseconds: 60_000).isEmpty else {
       throw SystemError(call: "no notice", errno: ETIMEDOUT)
     }
     return receive()
