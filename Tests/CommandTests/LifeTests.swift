@@ -24,7 +24,7 @@ import Testing
     return try JSONDecoder().decode([List].self, from: Data(outcome.output.utf8))
   }
 
-  @Test(.timeLimit(.minutes(2)))
+  @Test(.timeLimit(.minutes(5)))
   func aDaemonTakesOverFromTheOneThatStopped() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -57,7 +57,7 @@ import Testing
     #expect(second.finish().status == 0)
   }
 
-  @Test(.timeLimit(.minutes(2)))
+  @Test(.timeLimit(.minutes(5)))
   func numbersTellWhatTheGuestDid() throws {
     let stage = try CommandStage()
     try stage.startMachine(domains: [1, 2])

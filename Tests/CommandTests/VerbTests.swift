@@ -71,7 +71,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(2)))
+  @Test(.timeLimit(.minutes(5)))
   func aPauseEndsWithTheDiskOrTheDaemon() throws {
     let stage = try CommandStage()
     try stage.startMachine(domains: [1, 2])
@@ -101,7 +101,7 @@ import Testing
     expect(try run(stage, "pause"), status: 1, "ringback serve", "--control-socket")
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func aGrownImageIsToldAndAShrunkOneNeedsAWord() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -117,7 +117,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func mediaComeAndGo() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -136,7 +136,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(1)))
+  @Test(.timeLimit(.minutes(5)))
   func limitsAreSetToldAndLifted() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -160,7 +160,7 @@ import Testing
 
   /// The same load on the daemon's other ways to work.
   @Test(
-    .timeLimit(.minutes(1)),
+    .timeLimit(.minutes(5)),
     arguments: [
       ["--io-engine", "libaio"], ["--poll", "100", "--threads", "1"],
       ["--no-indirect", "--no-discard", "--no-barrier"],
@@ -183,7 +183,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(2)))
+  @Test(.timeLimit(.minutes(5)))
   func numbersAreToldInEveryWay() throws {
     let stage = try CommandStage()
     try stage.startMachine()
