@@ -60,6 +60,7 @@ struct StoreChecks {
   private func disks(_ devices: [DeviceLook]) -> [Check] {
     let bad = devices.compactMap(disk)
     let rest = devices.count - bad.count
+    guard rest > 0 || bad.isEmpty else { return bad }
     let count = "\(rest == 0 ? "no" : "\(rest)") \(bad.isEmpty ? "" : "other ")disk\(rest == 1 ? "" : "s")"
     return bad + [
       .ok("disks", "\(count) in xenstore\(rest > 0 ? ", of which none is stuck" : "")")
