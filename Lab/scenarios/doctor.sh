@@ -6,7 +6,7 @@ image=$(new_image disk 16)
 # said STATUS WORD...: the doctor ends so and says all that
 said() {
   local output status=0 word
-  output=$("$ringback" doctor --kind $backend_kind "${options[@]}" 2>&1) || status=$?
+  output=$("$ringback" doctor --kind "$backend_kind" "${options[@]}" 2>&1) || status=$?
   echo "$output"
   [ $status = "$1" ] || return 1
   for word in "${@:2}"; do grep -qF -e "$word" <<<"$output" || { echo "no: $word"; return 1; }; done
