@@ -57,6 +57,32 @@ import Testing
     #expect(second.finish().status == 0)
   }
 
+  /// Two daemons for one kind would fight for every disk; the second says so, and serves when the first was
+  /// killed, of which nothing tells.
+  @Test(.timeLimit(.minutes(5)))
+  func aSecondDaemonLeavesDisksToTheFirst() throws {
+    let stage = try CommandStage()
+    try stage.startMachine()
+    let presence = try LoopbackHypervisor(
+      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 1))
+    defer { withExtendedLifetime(presence) {} }
+    let first = try stage.startDaemon()
+    #expect(try stage.attach().status == 0)
+    let other = "\(stage.directory)/second"
+    let second = try stage.startDaemon(["--control-socket", "\(other)/control", "--control-directory", other])
+    let told = try second.wait(for: "serves this disk too")
+    #expect(told.contains("another ringback (process \(first.process.processIdentifier) "), "\(told)")
+    kill(first.process.processIdentifier, SIGKILL)
+    _ = first.finish()
+    _ = try second.wait(for: "the other backend is gone")
+    let guest = try Command.run(
+      ["guest", "--own-domain", "1", "--vdev", "xvda", "--load", "randrw", "--check", "--duration", "500"]
+        + stage.host)
+    #expect(guest.status == 0 && guest.output.contains(" 0 wrong"), "\(guest)")
+    second.process.terminate()
+    #expect(second.finish().status == 0)
+  }
+
   @Test(.timeLimit(.minutes(5)))
   func numbersTellWhatTheGuestDid() throws {
     let stage = try CommandStage()

@@ -87,6 +87,8 @@ import Testing
     try world.write("params", "aio:/nonexistent.iso")
     try world.waitForError { $0.contains("/nonexistent.iso") }
     #expect(try ImageTransfer().compare(path: path, with: frontend) == nil)
+    // A daemon that starts later looks for the present one, not for the one that was refused.
+    try world.wait(until: "params names the present medium") { try $0.node("params") == "aio:\(path)" }
     try world.write("params", "")
     #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
     #expect(frontend.disk?.sectorCount == 0)
@@ -144,6 +146,16 @@ extension FrontendWorld {
         throw WorldFailure(
           "the error node says \(try errorText(Self.guest, device) ?? "nothing"); the log: \(daemon.lines)")
       }
+    }
+  }
+}
+
+extension FrontendWorld {
+  /// Waits until something is so, which only a broken program never makes so.
+  fileprivate func wait(until what: String, _ isDone: (FrontendWorld) throws -> Bool) throws {
+    let deadline = ContinuousClock.now + .milliseconds(worldMilliseconds)
+    while try !isDone(self) {
+      guard .now < deadline else { throw WorldFailure("waited until \(what); the log: \(daemon.lines)") }
     }
   }
 }

@@ -238,6 +238,28 @@ import Testing
     try world.daemon.stop()
   }
 
+  /// A daemon that is told to stop meanwhile waits for it all the same.
+  @Test func aDaemonThatStopsWaitsForTheImageToBeClosed() throws {
+    let lingering = Lingering()
+    let world = try LibxlWorld { (_) throws(VbdError) in try LingeringStore(lingering) }
+    try world.addGuest()
+    try world.toolstack.attach(Self.guest, Self.device, params: "ram:1M")
+    try world.toolstack.beginRemoving(Self.guest, Self.device, isForced: true)
+    try world.wait(for: "the image to be closed") { lingering.count == 1 }
+    let daemon = world.daemon
+    let ended = DispatchSemaphore(value: 0)
+    Thread {
+      try? daemon.stop()
+      ended.signal()
+    }.start()
+    // The daemon has heard of the stop when it answers a command that came after it.
+    for _ in 0..<200 { try world.settle() }
+    #expect(try world.backendState() == .closing, "the image is not closed yet")
+    lingering.end()
+    try #require(ended.wait(timeout: .now() + 20) == .success)
+    #expect(try world.backendState() == .closed)
+  }
+
   /// Both directories vanish while an image takes its time, and the next guest's disk is there already: it
   /// waits, and is served when the image is free.
   @Test func aDiskWaitsForAnImageThatIsBeingClosed() throws {

@@ -86,6 +86,32 @@ import Testing
     expect(world, own: .connected, written: [.initWait, .connected, .initWait, .connected], live: 1)
   }
 
+  /// A guest that resumes may be Connected again before anybody has read Initialised.
+  @Test func newKeysReconnectWhateverTheStateSays() {
+    for state in [XenbusState.initialised, .connected] {
+      var world = connectedWorld()
+      world.frontend = state
+      world.observe(hasNewKeys: true)
+      #expect(world.draining == [1])
+      world.finishDraining()
+      #expect(world.connecting == [2])
+      world.observe()
+      world.finishConnecting()
+      expect(world, own: .connected, written: [.initWait, .connected, .initWait, .connected], live: 1)
+    }
+  }
+
+  @Test func aClosedThatIsTheEndIsToldFromOneThatIsNot() {
+    var world = connectedWorld()
+    #expect(!world.handshake.isLeaving)
+    world.frontend(.closed)
+    world.finishDraining()
+    #expect(world.own == .closed && !world.handshake.isLeaving)
+    world = connectedWorld()
+    world.toolstack(.closing, online: false)
+    #expect(world.handshake.isLeaving)
+  }
+
   @Test func stillInitialisedIsNoReconnect() {
     var world = XenbusWorld(own: .initialising, frontend: .initialising)
     world.observe()

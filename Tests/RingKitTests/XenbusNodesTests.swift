@@ -154,6 +154,28 @@ import Testing
     #expect(store.writes == ["\(Self.back)/max-ring-page-order=4", "\(Self.back)/state=2"])
   }
 
+  /// Errors of devices that are there stay, whoever told them; a driver domain's `error` is not its own.
+  @Test func onlyErrorsOfDevicesThatAreGoneAreTakenBack() throws {
+    let store = makeStore()
+    let nodes = try makeNodes(store)
+    let errors = String(nodes.errorNode.prefix { $0 != "v" })
+    for name in ["9/51712", "9/51728", "5/99", "nonsense/1", "5/nonsense"] {
+      store["\(errors)\(nodes.address.kind)/\(name)/error"] = "told"
+    }
+    store["\(errors)vif/9/0/error"] = "another's"
+    try nodes.reportError("here", in: store)
+    let backend = nodes.backend
+    try BackendNodes.clearStaleErrors(of: nodes.address.kind, backend: backend, in: store)
+    let kind = nodes.address.kind
+    let left = store.nodes.keys.filter { $0.contains("/error/") }.map { $0.dropFirst(errors.count) }.sorted()
+    #expect(
+      left
+        == [
+          "\(kind)/\(nodes.address.domain)/\(nodes.address.device)/error", "\(kind)/5/nonsense/error",
+          "\(kind)/nonsense/1/error", "vif/9/0/error",
+        ].map { $0[...] }.sorted())
+  }
+
   @Test func errorsAreToldEscapedAndCutAndTakenBack() throws {
     let store = makeStore()
     let nodes = try makeNodes(store)

@@ -8,13 +8,13 @@ import Testing
 
   enum Step: Hashable {
     case own(XenbusState?), unplug, frontend(XenbusState?), online(Bool), hotplug(Bool)
-    case connected, connectFails, breaks, drained, stop, observe, staleAnswers
+    case connected, connectFails, breaks, drained, stop, observe, newKeys, staleAnswers
 
     static let all: [Step] =
       states.map { .own($0) } + states.map { .frontend($0) }
       + [
         .unplug, .online(true), .online(false), .hotplug(true), .hotplug(false), .connected, .connectFails,
-        .breaks, .drained, .stop, .observe, .staleAnswers,
+        .breaks, .drained, .stop, .observe, .newKeys, .staleAnswers,
       ]
 
     /// Does the step; the nodes are read at once unless `isLazy`.
@@ -31,6 +31,7 @@ import Testing
       case .drained: return world.finishDraining()
       case .stop: return world.stop()
       case .observe: return world.observe()
+      case .newKeys: return world.observe(hasNewKeys: true)
       case .staleAnswers:
         world.send(.connectSucceeded(generation: .max))
         world.send(.connectFailed(generation: .max, message: "stale"))

@@ -47,12 +47,12 @@ struct XenbusWorld {
     .reconfigured: [.initWait, .connected, .closing, .closed],
   ]
 
-  mutating func observe() {
+  mutating func observe(hasNewKeys: Bool = false) {
     isHotplugObserved = isHotplugReady
-    send(
-      .observed(
-        BackendObservation(
-          own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)))
+    var seen = BackendObservation(
+      own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
+    seen.hasNewKeys = hasNewKeys
+    send(.observed(seen))
   }
 
   mutating func toolstack(_ state: XenbusState?, online: Bool? = nil) {
