@@ -257,7 +257,8 @@ import Testing
     #expect(try world.backendState() == .closing, "the image is not closed yet")
     lingering.end()
     try #require(ended.wait(timeout: .now() + 20) == .success)
-    #expect(try world.backendState() == .closed)
+    let state = try world.backendState()
+    #expect(state == .closed, "\(daemon.lines)")
   }
 
   /// Both directories vanish while an image takes its time, and the next guest's disk is there already: it

@@ -8,12 +8,16 @@ final class MemoryStore: StoreSession {
   /// Runs before each commit; a change made there is a conflict, as often as it says true.
   var interfere: ((MemoryStore) -> Bool)?
 
+  /// Runs after each reading of a node.
+  var afterReading: ((MemoryStore, String) -> Void)?
+
   subscript(path: String) -> String? {
     get { nodes[path] }
     set { nodes[path] = newValue }
   }
 
   func read(_ path: String) throws(StoreError) -> String? {
+    defer { afterReading?(self, path) }
     if let value = nodes[path] { return value }
     return nodes.keys.contains { $0.hasPrefix(path + "/") } ? "" : nil
   }

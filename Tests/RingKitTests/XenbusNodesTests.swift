@@ -101,6 +101,26 @@ import Testing
     }
   }
 
+  /// A toolstack's removal is seen as a whole, or not yet.
+  @Test func aRemovalIsNotSeenByHalves() throws {
+    for path in ["\(Self.back)/state", "\(Self.back)/online", "\(Self.front)/state"] {
+      let store = makeStore()
+      store["\(Self.back)/online"] = "1"
+      let nodes = try makeNodes(store)
+      store.afterReading = { store, read in
+        guard read == path else { return }
+        store.afterReading = nil
+        store["\(Self.back)/state"] = "5"
+        store["\(Self.back)/online"] = "0"
+        store["\(Self.front)/state"] = nil
+      }
+      #expect(
+        try nodes.observe(in: store, isHotplugReady: true)
+          == BackendObservation(own: .closing, frontend: nil, isOnline: false, isHotplugReady: true),
+        "\(path)")
+    }
+  }
+
   @Test func hotplugIsWhatTheScriptSays() throws {
     let store = makeStore()
     let nodes = try makeNodes(store)

@@ -64,27 +64,35 @@ public struct BackendNodes: Hashable, Sendable {
 
   /// Reads the nodes. `isHotplugReady` is the device's own judgement, which may need more than a node.
   ///
-  /// Our own state comes first: the toolstack writes `online=0` together with Closing, so that what is read
-  /// later is not older.
+  /// A toolstack writes `online=0` together with Closing, and may take the frontend away with the same
+  /// transaction. So our own state is read first and last: as long as it changes meanwhile, all is read again.
   public func observe(
     in store: any StoreAccess, isHotplugReady: Bool
   ) throws(StoreError) -> BackendObservation {
-    let own = try ownState(in: store)
-    let isOnline = try lenient(false) { () throws(StoreError) in
-      try store.flag("\(directory)/online", default: false)
-    }
-    let frontend = try lenient(.unknown) { () throws(StoreError) in
-      do throws(StoreError) {
-        return try store.state(frontendState)
-      } catch {
-        // A driver domain may not look above the frontend's directory, so that this is how it hears that it
-        // is gone (xenstored_core.c, errno_from_parents).
-        guard error.isForbidden else { throw error }
-        return nil
+    var own = try ownState(in: store)
+    while true {
+      let isOnline = try lenient(false) { () throws(StoreError) in
+        try store.flag("\(directory)/online", default: false)
       }
+      let frontend = try lenient(.unknown) { () throws(StoreError) in try frontendState(in: store) }
+      let now = try ownState(in: store)
+      if now == own {
+        return BackendObservation(
+          own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
+      }
+      own = now
     }
-    return BackendObservation(
-      own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
+  }
+
+  private func frontendState(in store: any StoreAccess) throws(StoreError) -> XenbusState? {
+    do throws(StoreError) {
+      return try store.state(frontendState)
+    } catch {
+      // A driver domain may not look above the frontend's directory, so that this is how it hears that it is
+      // gone (xenstored_core.c, errno_from_parents).
+      guard error.isForbidden else { throw error }
+      return nil
+    }
   }
 
   private func ownState(in store: any StoreAccess) throws(StoreError) -> XenbusState? {
