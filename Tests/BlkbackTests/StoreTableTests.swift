@@ -19,7 +19,8 @@ import Testing
   @Test(
     "What names no image is refused",
     arguments: [
-      "aio:x", "aio:aio:/srv/x", "aio:cow:/srv/x", "aio:qcow2:x", "qcow2:aio:/srv/x", "vhd:qcow2:/srv/x", "aio:",
+      "aio:x", "aio:aio:/srv/x", "aio:cow:/srv/x", "aio:qcow2:x", "qcow2:aio:/srv/x", "vhd:qcow2:/srv/x",
+      "aio:",
     ])
   func nonsense(parameters: String) {
     #expect(throws: VbdError.self) { try StoreTable.parse(parameters) }

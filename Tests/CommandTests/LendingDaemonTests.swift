@@ -31,7 +31,8 @@ import Testing
 
   private func io(_ uri: String, _ commands: String..., readOnly: Bool = false) throws -> Command.Outcome {
     try Command.run(
-      ["-f", "raw"] + (readOnly ? ["-r"] : []) + commands.flatMap { ["-c", $0] } + [uri], as: "/usr/bin/qemu-io")
+      ["-f", "raw"] + (readOnly ? ["-r"] : []) + commands.flatMap { ["-c", $0] } + [uri],
+      as: "/usr/bin/qemu-io")
   }
 
   private func expect(_ outcome: Command.Outcome, location: SourceLocation = #_sourceLocation) {
@@ -239,7 +240,8 @@ import Testing
     }
     let after = try descriptors()
     #expect(after <= before + 2, "\(before) descriptors, then \(after)")
-    let places = try FileManager.default.contentsOfDirectory(atPath: "\(stage.directory)/machine/blktap-control")
+    let places = try FileManager.default.contentsOfDirectory(
+      atPath: "\(stage.directory)/machine/blktap-control")
     #expect(places == ["nbd\(stage.process).0"])
   }
 

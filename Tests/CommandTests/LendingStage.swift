@@ -225,5 +225,7 @@ final class Program {
   var output: String { (try? String(contentsOf: place, encoding: .utf8)) ?? "" }
 
   /// Types a line.
-  func type(_ line: String) throws { try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8)) }
+  func type(_ line: String) throws {
+    try input.fileHandleForWriting.write(contentsOf: Data("\(line)\n".utf8))
+  }
 }

@@ -24,7 +24,8 @@ import Testing
       try stage.io("read -P 0x5a 1M 1M", "read -P 0x33 4k 512", "write -z 1M 64k", "read -P 0 1M 64k"))
     #expect(stage.askedCount == 1 && stage.endedCount == 0 && stage.hold == nil)
     #expect(throws: VbdError.self, "QEMU's locks keep a second writer out") { try stage.takeHold() }
-    expect(try stage.client("nbdinfo", [stage.uri]), "is_read_only: false", "can_flush: true", "can_trim: true")
+    expect(
+      try stage.client("nbdinfo", [stage.uri]), "is_read_only: false", "can_flush: true", "can_trim: true")
     try stage.serveUntilBack()
     #expect(stage.lending?.isLent(minor: 3) == false && stage.lending?.failure(minor: 3) == nil)
     #expect(try LendingStage.serverCount() == 0)

@@ -59,7 +59,8 @@ import Testing
       unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
     }
     #expect(name.hasPrefix("\(path)."))
-    #expect(!FileManager.default.fileExists(atPath: name), "a program that cleans up must not hit the real name")
+    #expect(
+      !FileManager.default.fileExists(atPath: name), "a program that cleans up must not hit the real name")
   }
 
   @Test func aPlaceThatIsNotThereIsAnError() {

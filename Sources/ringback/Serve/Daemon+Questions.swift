@@ -78,7 +78,9 @@ extension Daemon {
     case .resume:
       let before = disk.configuration?.image
       disk.resume(image: question.image, allowsResize: question.allowResize ?? false) { [weak self] failure in
-        if failure == nil, let before, let image = question.image { self?.followTaps(from: before, to: image) }
+        if failure == nil, let before, let image = question.image {
+          self?.followTaps(from: before, to: image)
+        }
         done(failure)
       }
     case .resize:

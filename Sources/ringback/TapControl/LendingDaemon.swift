@@ -4,7 +4,9 @@ import Logging
 import RingKit
 
 extension LentImage {
-  init(_ image: TapImage) { self.init(name: image.name, isReadOnly: image.isReadOnly, isDirect: image.isDirect) }
+  init(_ image: TapImage) {
+    self.init(name: image.name, isReadOnly: image.isReadOnly, isDirect: image.isDirect)
+  }
 }
 
 extension Lending: TapDoor {

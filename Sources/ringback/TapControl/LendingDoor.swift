@@ -235,7 +235,8 @@ final class LendingDoor {
           + " be lost", aboutTap: minor)
     } else if hadClients {
       owner?.log(
-        .warning, "\(image.name) was taken back from an NBD client, whose connection has ended", aboutTap: minor)
+        .warning, "\(image.name) was taken back from an NBD client, whose connection has ended",
+        aboutTap: minor)
     }
   }
 }
