@@ -19,4 +19,4 @@ installed_image() {
 }
 
 # partition_table DISK: the command that prints it, without the disk's name
-partition_table() { echo "sfdisk -d $1 | sed 's|^[^ ]*\\([0-9]\\) : |\\1 |; /^device/d'"; }
+partition_table() { printf '%s' "sfdisk -d $1 | sed 's|^[^ ]*\([0-9]\) : |\1 |; /^device/d'"; }

@@ -1,5 +1,6 @@
 # An HVM guest starts from its disk: the firmware and a boot sector use the disk that QEMU emulates, which has a VHD image
-# over NBD (a raw one QEMU opens itself, libxl_disk.c). An operating system is not started: Linux as an HVM guest is too slow on an emulated processor.
+# over NBD (a raw one QEMU opens itself, libxl_disk.c). No operating system is started: Linux as an HVM guest takes minutes
+# on an emulated processor.
 # shellcheck shell=bash
 only_for ringback "disks of backendtype=tap" || return 0
 # shellcheck source=dom0/xl.sh
