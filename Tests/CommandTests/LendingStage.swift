@@ -179,15 +179,19 @@ final class LendingStage: LendingOwner {
     }
   }
 
-  /// Children of this process that run the storage daemon.
-  static func serverCount() throws -> Int {
-    let own = "\(ProcessInfo.processInfo.processIdentifier)"
-    return try FileManager.default.contentsOfDirectory(atPath: "/proc").count { name in
-      guard Int32(name) != nil,
-        let status = try? String(contentsOfFile: "/proc/\(name)/stat", encoding: .utf8),
-        status.contains("(qemu-storage-d") || status.contains("(setpriv)")
-      else { return false }
-      return status.split(separator: ")").last?.split(separator: " ")[1] == Substring(own)
+  /// Children of this process that serve the image of this test. Other suites run beside it, with servers of
+  /// their own.
+  var serverCount: Int {
+    get throws {
+      let own = "\(ProcessInfo.processInfo.processIdentifier)"
+      return try FileManager.default.contentsOfDirectory(atPath: "/proc").count { name in
+        guard Int32(name) != nil,
+          let status = try? String(contentsOfFile: "/proc/\(name)/stat", encoding: .utf8),
+          status.split(separator: ")").last?.split(separator: " ")[1] == Substring(own),
+          let words = try? Data(contentsOf: URL(filePath: "/proc/\(name)/cmdline"))
+        else { return false }
+        return words.range(of: Data(path.utf8)) != nil
+      }
     }
   }
 }

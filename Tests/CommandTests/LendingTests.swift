@@ -28,7 +28,7 @@ import Testing
       try stage.client("nbdinfo", [stage.uri]), "is_read_only: false", "can_flush: true", "can_trim: true")
     try stage.serveUntilBack()
     #expect(stage.lending?.isLent(minor: 3) == false && stage.lending?.failure(minor: 3) == nil)
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
     try stage.takeHold()
     try stage.dropHold()
     let bytes = try LendingStage.run(
@@ -81,7 +81,7 @@ import Testing
     try stage.type(to: client, "write -P 0x77 0 2M", "flush", "read -P 0x77 0 64k")
     #expect(client.output.contains("read 65536/65536 bytes"), "\(client.output)")
     stage.lending?.takeBack(minor: 3)
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
     #expect(stage.endedCount == 0, "who takes it back has a use for it")
     #expect(stage.told(.warning).first?.contains("taken back") == true, "\(stage.lines)")
     try stage.takeHold()
@@ -118,7 +118,7 @@ import Testing
     try stage.type(to: client, "read 0 4k")
     kill(try #require(stage.lending?.processID(minor: 3)), SIGSTOP)
     stage.lending?.takeBack(minor: 3)
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
     #expect(stage.told(.failure).first?.contains("was killed") == true, "\(stage.lines)")
     try stage.takeHold()
     try stage.quit(client)
@@ -143,7 +143,7 @@ import Testing
     #expect(stage.told(.failure).allSatisfy { $0.contains(stage.path) }, "\(stage.lines)")
     let failure = try #require(stage.lending?.failure(minor: 3))
     #expect(stage.told(.failure).first?.contains(failure.description) == true)
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
     stage.end()
   }
 
@@ -174,7 +174,7 @@ import Testing
       expect(try stage.io("write -P \(round + 1) \(round % 16)M 64k", "flush"))
       stage.lending?.takeBack(minor: 3)
       try stage.takeHold()
-      #expect(try LendingStage.serverCount() == 0)
+      #expect(try stage.serverCount == 0)
       #expect(stage.names == ["disk", "nbd1.3"])
     }
     // Other suites run beside this one; what leaks would be twenty.
@@ -184,7 +184,7 @@ import Testing
     for round in 4..<20 { expect(try stage.io("read -P \(round + 1) \(round % 16)M 64k")) }
     stage.end()
     #expect(stage.names == ["disk"])
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
   }
 
   @Test func atTheEndNobodyIsServed() throws {
@@ -192,7 +192,7 @@ import Testing
     let client = try Program("/usr/bin/qemu-io", ["-f", "raw", stage.uri])
     try stage.type(to: client, "write -P 9 0 64k", "flush")
     stage.lending?.closeAll()
-    #expect(try LendingStage.serverCount() == 0)
+    #expect(try stage.serverCount == 0)
     #expect(!FileManager.default.fileExists(atPath: stage.socket))
     #expect(try stage.io("read 0 4k").status != 0)
     // The next daemon's tap, at the same place.
