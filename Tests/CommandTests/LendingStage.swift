@@ -172,10 +172,12 @@ final class LendingStage: LendingOwner {
     return unsafe stat(path, &status) == 0 ? Int(status.st_blocks) : -1
   }
 
-  /// What this process has open, without what Foundation keeps for programs that it has run.
-  static func open() throws -> [String] {
-    try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").compactMap {
-      try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)")
+  /// How often this process has the image open.
+  var openCount: Int {
+    get throws {
+      try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count {
+        (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\($0)")) == path
+      }
     }
   }
 

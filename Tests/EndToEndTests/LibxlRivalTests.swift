@@ -57,7 +57,8 @@ import Testing
     _ = try world.waitForLine("the other backend is gone")
     #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
     #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)
-    #expect(try world.node("ringback-server") == second.name)
+    // The queues serve before the control thread has heard that they do.
+    try world.wait(for: "the second daemon's name") { try world.node("ringback-server") == second.name }
     try world.toolstack.beginRemoving(Self.guest, Self.device)
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.toolstack.remove(Self.guest, Self.device)
