@@ -10,8 +10,10 @@ extension Vbd {
         return environment.log(
           .information, "waits until another disk has let go of its image", about: identity)
       }
-      try write(openedFeatures(), from: from, to: state)
+      let features = try openedFeatures()
+      // Before anybody can see the state: a device model may be started at once then.
       stepAside()
+      try write(features, from: from, to: state)
     } catch {
       report(error.description)
       // As after a connection that failed: Closing, which ends as Closed, with the reason in the error node.
