@@ -245,13 +245,7 @@ final class Daemon: VbdEnvironment {
     guard let dropped = budgets[disk.domain, default: LogBudget()].allow(atNanoseconds: now) else { return }
     var metadata: Logger.Metadata = ["disk": "\(disk)"]
     if dropped > 0 { metadata["dropped"] = "\(dropped) lines" }
-    let level: Logger.Level =
-      switch severity {
-      case .information: .info
-      case .warning: .warning
-      case .failure: .error
-      }
-    logger.log(level: level, "\(message)", metadata: metadata)
+    logger.log(level: Logger.Level(severity), "\(message)", metadata: metadata)
   }
 
   func forget(_ disk: DeviceAddress) {
@@ -280,5 +274,17 @@ final class Daemon: VbdEnvironment {
     logger.notice("stopping: finishing the requests in flight of \(disks.count) disks")
     isStopping = true
     for disk in Array(disks.values) { disk.stop() }
+  }
+}
+
+extension Logger.Level {
+  /// How a disk's messages are logged.
+  init(_ severity: VbdSeverity) {
+    self =
+      switch severity {
+      case .information: .info
+      case .warning: .warning
+      case .failure: .error
+      }
   }
 }

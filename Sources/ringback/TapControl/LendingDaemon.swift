@@ -57,12 +57,6 @@ extension Daemon: LendingOwner {
   }
 
   func log(_ severity: VbdSeverity, _ message: String, aboutTap minor: Int) {
-    let level: Logger.Level =
-      switch severity {
-      case .information: .info
-      case .warning: .warning
-      case .failure: .error
-      }
-    logger.log(level: level, "\(message)", metadata: ["tap": "\(minor)"])
+    logger.log(level: Logger.Level(severity), "\(message)", metadata: ["tap": "\(minor)"])
   }
 }
