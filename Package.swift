@@ -16,6 +16,7 @@ let package = Package(
     .executable(name: "ringback", targets: ["ringback"]),
     .library(name: "RingKit", targets: ["RingKit"]),
     .library(name: "Blkback", targets: ["Blkback"]),
+    .library(name: "Netback", targets: ["Netback"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -37,13 +38,14 @@ let package = Package(
       ],
       swiftSettings: settings),
     .target(name: "Blkback", dependencies: ["RingKit"], swiftSettings: settings),
-    .target(name: "Frontends", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
+    .target(name: "Netback", dependencies: ["RingKit"], swiftSettings: settings),
+    .target(name: "Frontends", dependencies: ["RingKit", "Blkback", "Netback"], swiftSettings: settings),
     .target(name: "Loopback", dependencies: ["RingKit"], swiftSettings: settings),
-    .target(name: "Simulator", dependencies: ["RingKit", "Blkback"], swiftSettings: settings),
+    .target(name: "Simulator", dependencies: ["RingKit", "Blkback", "Netback"], swiftSettings: settings),
     .executableTarget(
       name: "ringback",
       dependencies: [
-        "RingKit", "Blkback", "Frontends", "Loopback",
+        "RingKit", "Blkback", "Netback", "Frontends", "Loopback",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "TOMLKit", package: "TOMLKit"),
@@ -54,17 +56,21 @@ let package = Package(
       name: "BlkbackTests", dependencies: ["Blkback", "Simulator", "RingKit"],
       swiftSettings: settings),
     .testTarget(
+      name: "NetbackTests", dependencies: ["Netback", "Simulator", "RingKit"],
+      swiftSettings: settings),
+    .testTarget(
       name: "LoopbackTests", dependencies: ["Loopback", "RingKit", "CXen"], swiftSettings: settings),
     .target(name: "COracle", path: "Tests/COracle"),
     .testTarget(
-      name: "OracleTests", dependencies: ["COracle", "Blkback", "RingKit"], swiftSettings: settings),
+      name: "OracleTests", dependencies: ["COracle", "Blkback", "Netback", "RingKit"], swiftSettings: settings
+    ),
     .testTarget(
-      name: "EndToEndTests", dependencies: ["Blkback", "Frontends", "Loopback", "RingKit"],
+      name: "EndToEndTests", dependencies: ["Blkback", "Netback", "Frontends", "Loopback", "RingKit"],
       swiftSettings: settings),
     .testTarget(
       name: "CommandTests",
       dependencies: [
-        "ringback", "Blkback", "Loopback", "RingKit",
+        "ringback", "Blkback", "Netback", "Loopback", "RingKit",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
       ],
       swiftSettings: settings),

@@ -13,17 +13,21 @@ import Testing
     ("Sources/Blkback/Engine", ["RingKit"]),
     ("Sources/Blkback/Wire", ["RingKit"]),
     ("Sources/Blkback", ["RingKit", "Synchronization"]),
-    ("Sources/Frontends", ["RingKit", "Blkback", "Glibc", "Synchronization"]),
+    ("Sources/Netback/Engine", ["RingKit"]),
+    ("Sources/Netback/Wire", ["RingKit"]),
+    ("Sources/Netback", ["RingKit", "Synchronization"]),
+    ("Sources/Frontends", ["RingKit", "Blkback", "Netback", "Glibc", "Synchronization"]),
     ("Sources/Loopback", ["RingKit", "CUring", "CXen", "CShared", "Glibc", "Synchronization"]),
-    ("Sources/Simulator", ["RingKit", "Blkback", "Frontends", "Synchronization"]),
+    ("Sources/Simulator", ["RingKit", "Blkback", "Netback", "Frontends", "Synchronization"]),
     (
       "Sources/ringback/Configuration",
-      ["RingKit", "Blkback", "ArgumentParser", "Foundation", "Glibc", "TOMLKit"]
+      ["RingKit", "Blkback", "Netback", "ArgumentParser", "Foundation", "Glibc", "TOMLKit"]
     ),
     (
       "Sources/ringback",
       [
-        "RingKit", "Blkback", "Frontends", "Loopback", "Simulator", "ArgumentParser", "Logging", "Foundation",
+        "RingKit", "Blkback", "Netback", "Frontends", "Loopback", "Simulator", "ArgumentParser", "Logging",
+        "Foundation",
         "Glibc", "Synchronization",
       ]
     ),
@@ -50,8 +54,8 @@ import Testing
     }
   }
 
-  @Test func blkbackHoldsNoUnsafeCode() throws {
-    for path in try Tree.files(under: ["Sources/Blkback"], extensions: ["swift"]) {
+  @Test func backendsHoldNoUnsafeCode() throws {
+    for path in try Tree.files(under: ["Sources/Blkback", "Sources/Netback"], extensions: ["swift"]) {
       for (number, line) in try Tree.code(path).enumerated() {
         #expect(
           !line.contains(/\bunsafe\b|@unsafe|Unsafe(Mutable)?(Raw)?(Buffer)?Pointer|nonisolated\(unsafe\)/),
@@ -62,7 +66,8 @@ import Testing
 
   @Test func theDataPathAsksNoClockAndNoTask() throws {
     let folders = [
-      "Sources/Blkback/Engine", "Sources/Blkback/Wire", "Sources/RingKit/Ring", "Sources/RingKit/Xenbus",
+      "Sources/Blkback/Engine", "Sources/Blkback/Wire", "Sources/Netback/Engine", "Sources/Netback/Wire",
+      "Sources/RingKit/Ring", "Sources/RingKit/Xenbus",
     ]
     for path in try Tree.files(under: folders, extensions: ["swift"]) {
       for (number, line) in try Tree.code(path).enumerated() {
