@@ -19,7 +19,7 @@ final class LendingStage: LendingOwner {
 
   let directory: URL
   let image: LentImage
-  private(set) var lines: [(severity: VbdSeverity, text: String)] = []
+  private(set) var lines: [(severity: DeviceSeverity, text: String)] = []
   /// What the tap holds its image with.
   var hold: (any BlockStore)?
   /// Why the image is not let go.
@@ -89,12 +89,12 @@ final class LendingStage: LendingOwner {
 
   func lendingEnded(ofTap minor: Int) { endedCount += 1 }
 
-  func log(_ severity: VbdSeverity, _ message: String, aboutTap minor: Int) {
+  func log(_ severity: DeviceSeverity, _ message: String, aboutTap minor: Int) {
     lines.append((severity, message))
   }
 
   /// Lines of a severity.
-  func told(_ severity: VbdSeverity) -> [String] {
+  func told(_ severity: DeviceSeverity) -> [String] {
     lines.filter { $0.severity == severity }.map { $0.text }
   }
 

@@ -14,7 +14,7 @@ final class FrontendDaemon: Sendable {
 
   /// What the administrator would read.
   struct LogLine: Sendable, CustomStringConvertible {
-    var severity: VbdSeverity
+    var severity: DeviceSeverity
     var disk: DeviceAddress
     var message: String
     var description: String { "\(severity) \(disk): \(message)" }
@@ -220,7 +220,7 @@ final class FrontendDaemon: Sendable {
       return nextThread
     }
 
-    func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress) {
+    func log(_ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress) {
       daemon.log.withLock { $0.append(LogLine(severity: severity, disk: disk, message: message)) }
     }
 

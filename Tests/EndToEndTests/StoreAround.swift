@@ -14,7 +14,7 @@ extension StoreAround {
   var maximumQueueCount: Int { below.maximumQueueCount }
   var warning: String? { below.warning }
   func refreshByteCount() throws(VbdError) -> UInt64 { try below.refreshByteCount() }
-  func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) { below.tell(listener) }
+  func tell(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void) { below.tell(listener) }
   func close(done: @escaping @Sendable () -> Void) { below.close(done: done) }
   func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
     try below.openChannel(place)

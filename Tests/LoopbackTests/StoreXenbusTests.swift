@@ -74,6 +74,7 @@ import Testing
           try handle(.connectSucceeded(generation: generation), of: address)
         case .disconnect(let generation):
           try handle(.drained(generation: generation), of: address)
+        case .reconfigure: break
         case .reportError(let message):
           try nodes.reportError(message, in: store)
         case .forget:

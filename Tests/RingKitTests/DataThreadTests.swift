@@ -109,7 +109,7 @@ import Testing
     let thread = try start(engine)
     let key = try add("a", to: thread)
     let errors = try thread.ask { loop -> [Int32] in
-      [(1, 1 << 20), (500, 1), (1, 1), (1, 2)].map { (domain, port) in
+      [(1, 1 << 20), (500, 1), (1, 1), (1, 2), (1, 3)].map { (domain, port) in
         do throws(EventChannelError) {
           _ = try loop.bind(
             key, domain: DomainID(rawValue: UInt16(domain)), remotePort: Port(rawValue: UInt32(port)))
@@ -117,10 +117,31 @@ import Testing
         } catch { return error.errno }
       }
     }
-    #expect(errors == [ERANGE, ENOENT, 0, EINVAL])
+    #expect(errors == [ERANGE, ENOENT, 0, 0, EINVAL])
     #expect(hypervisor.ports.log == ["unbind \(1 << 20)"])
-    #expect(hypervisor.ports.boundPorts == [41])
+    #expect(hypervisor.ports.boundPorts == [41, 42])
     #expect(try thread.end() == nil)
+  }
+
+  /// A network frontend may have an event channel for each direction (netif.h, split event channels).
+  @Test(arguments: bothEngines) func bothPortsOfAQueueKickItTimeAndAgain(engine: IOEngine) throws {
+    let thread = try start(engine)
+    let key = try add("a", to: thread)
+    for (index, port) in [UInt32(7), 9].enumerated() {
+      thread.perform { loop in
+        _ = try? loop.bind(key, domain: DomainID(rawValue: 1), remotePort: Port(rawValue: port))
+      }
+      // Bound is pending.
+      #expect(try journal.wait(2 + index * 2).suffix(2) == ["a kicked", "a run"])
+    }
+    for (index, port) in [UInt32(47), 49, 49, 47, 47, 49].enumerated() {
+      hypervisor.ports.kick(Port(rawValue: port))
+      #expect(try journal.wait(6 + index * 2).suffix(2) == ["a kicked", "a run"])
+    }
+    thread.perform { $0.remove(key) }
+    #expect(try thread.end() == nil)
+    #expect(Set(hypervisor.ports.log) == ["unbind 47", "unbind 49"])
+    #expect(hypervisor.ports.boundPorts == [])
   }
 
   @Test(arguments: bothEngines) func aHeldPortStaysMaskedForThatLong(engine: IOEngine) throws {

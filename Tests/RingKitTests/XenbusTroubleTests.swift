@@ -196,4 +196,34 @@ import Testing
     #expect(world.own == .closed)
     #expect(world.live == 0)
   }
+
+  /// Linux's netfront changes its XDP headroom that way (commit 1c9535c701a7), and waits for Reconfigured.
+  @Test func aChangeWhileConnectedIsTakenOverOnceForEachTime() {
+    var world = connectedWorld(followsReconfiguring: true)
+    for round in 0..<3 {
+      world.frontend(.reconfiguring)
+      world.frontend(.reconfiguring)
+      #expect(world.reconfiguring == [1])
+      #expect(world.own == (round == 0 ? .connected : .reconfigured), "not before the queues have it")
+      world.finishReconfiguring()
+      world.frontend(.connected)
+      #expect(world.reconfiguring.isEmpty)
+      expect(world, own: .reconfigured, written: [.initWait, .connected, .reconfigured], live: 1)
+    }
+    world.frontend(.closing)
+    world.frontend(.closed)
+    world.finishDraining()
+    expect(
+      world, own: .closed, written: [.initWait, .connected, .reconfigured, .closing, .closed])
+  }
+
+  @Test func aChangeSeenBeforeTheConnectionIsUpIsAnsweredByIt() {
+    var world = XenbusWorld(own: .initialising, frontend: .initialising, followsReconfiguring: true)
+    world.observe()
+    world.frontend(.connected)
+    world.frontend(.reconfiguring)
+    world.finishConnecting()
+    expect(world, own: .reconfigured, written: [.initWait, .reconfigured], live: 1)
+    #expect(world.reconfiguring.isEmpty)
+  }
 }

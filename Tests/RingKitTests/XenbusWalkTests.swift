@@ -8,13 +8,13 @@ import Testing
 
   enum Step: Hashable {
     case own(XenbusState?), unplug, frontend(XenbusState?), online(Bool), hotplug(Bool)
-    case connected, connectFails, breaks, drained, stop, observe, newKeys, staleAnswers
+    case connected, connectFails, breaks, drained, reconfigured, stop, observe, newKeys, staleAnswers
 
     static let all: [Step] =
       states.map { .own($0) } + states.map { .frontend($0) }
       + [
         .unplug, .online(true), .online(false), .hotplug(true), .hotplug(false), .connected, .connectFails,
-        .breaks, .drained, .stop, .observe, .newKeys, .staleAnswers,
+        .breaks, .drained, .reconfigured, .stop, .observe, .newKeys, .staleAnswers,
       ]
 
     /// Does the step; the nodes are read at once unless `isLazy`.
@@ -29,6 +29,7 @@ import Testing
       case .connectFails: return world.finishConnecting(failing: "no")
       case .breaks: return world.breakConnection()
       case .drained: return world.finishDraining()
+      case .reconfigured: return world.finishReconfiguring()
       case .stop: return world.stop()
       case .observe: return world.observe()
       case .newKeys: return world.observe(hasNewKeys: true)
@@ -37,6 +38,7 @@ import Testing
         world.send(.connectFailed(generation: .max, message: "stale"))
         world.send(.connectionFailed(generation: .max, message: "stale"))
         world.send(.drained(generation: .max))
+        world.send(.reconfigured(generation: .max))
         return
       }
       if !isLazy { world.observe() }
@@ -64,6 +66,14 @@ import Testing
     world.answerAll()
     world.frontend(.connected)
     world.answerAll()
+    if world.followsReconfiguring {
+      world.frontend(.reconfiguring)
+      world.answerAll()
+      guard world.own == .reconfigured, world.live == 1 else { return "no answer to Reconfiguring" }
+      world.frontend(.connected)
+      guard world.own == .reconfigured, world.live == 1 else { return "Reconfigured did not stay" }
+      return world.violations.first
+    }
     guard world.own == .connected, world.live == 1 else { return "not connected: \(world.own, or: "gone")" }
     return world.violations.first
   }
@@ -102,7 +112,8 @@ import Testing
   }
 
   /// Every state that any sequence of steps reaches, from every way a device can be found.
-  @Test func everyReachableStateKeepsTheRulesAndSettles() {
+  @Test(arguments: [false, true])
+  func everyReachableStateKeepsTheRulesAndSettles(followsReconfiguring: Bool) {
     struct Visit {
       var world: XenbusWorld
       var parent: Int
@@ -123,7 +134,8 @@ import Testing
       for frontend in Self.states {
         for bits in 0..<4 {
           var world = XenbusWorld(
-            own: own, frontend: frontend, isOnline: bits & 1 != 0, isHotplugReady: bits & 2 != 0)
+            own: own, frontend: frontend, isOnline: bits & 1 != 0, isHotplugReady: bits & 2 != 0,
+            followsReconfiguring: followsReconfiguring)
           world.isTracing = false
           world.observe()
           guard known.insert(world.key).inserted else { continue }
@@ -166,7 +178,7 @@ import Testing
     for _ in 0..<20 {
       var world = XenbusWorld(
         own: random.pick(Self.states), frontend: random.pick(Self.states), isOnline: random.chance(2),
-        isHotplugReady: random.chance(2))
+        isHotplugReady: random.chance(2), followsReconfiguring: random.chance(2))
       world.observe()
       for _ in 0..<random.below(60) {
         // A stop ends most walks too early to be of interest.

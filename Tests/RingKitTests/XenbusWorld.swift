@@ -5,7 +5,9 @@ import Testing
 /// The other side of a handshake: the nodes, a device which connects and drains when it is told to, and the
 /// rules that hold whatever happens. It does what a daemon's control thread does with the actions.
 struct XenbusWorld {
-  var handshake = BackendHandshake()
+  var handshake: BackendHandshake
+  /// Frontends of this kind may say Reconfiguring while connected.
+  let followsReconfiguring: Bool
   var own: XenbusState?
   var frontend: XenbusState?
   var isOnline = true
@@ -15,6 +17,8 @@ struct XenbusWorld {
   private(set) var connecting: [UInt32] = []
   private(set) var connected: [UInt32] = []
   private(set) var draining: [UInt32] = []
+  /// Changes to be taken over and not answered.
+  private(set) var reconfiguring: [UInt32] = []
   private(set) var trace: [String] = []
   private(set) var violations: [String] = []
   private(set) var isForgotten = false
@@ -28,7 +32,12 @@ struct XenbusWorld {
   /// Writing the trace costs most of the time: walks over everything do without.
   var isTracing = true
 
-  init(own: XenbusState?, frontend: XenbusState?, isOnline: Bool = true, isHotplugReady: Bool = true) {
+  init(
+    own: XenbusState?, frontend: XenbusState?, isOnline: Bool = true, isHotplugReady: Bool = true,
+    followsReconfiguring: Bool = false
+  ) {
+    handshake = BackendHandshake(followsReconfiguring: followsReconfiguring)
+    self.followsReconfiguring = followsReconfiguring
     self.own = own
     self.frontend = frontend
     self.isOnline = isOnline
@@ -89,8 +98,16 @@ struct XenbusWorld {
     send(.drained(generation: generation))
   }
 
+  /// Answers the oldest change.
+  mutating func finishReconfiguring() {
+    guard let generation = reconfiguring.first else { return }
+    reconfiguring.removeFirst()
+    send(.reconfigured(generation: generation))
+  }
+
   /// Answers everything that is open.
   mutating func answerAll() {
+    while !reconfiguring.isEmpty { finishReconfiguring() }
     while !connecting.isEmpty || !draining.isEmpty {
       if draining.isEmpty { finishConnecting() } else { finishDraining() }
     }
@@ -139,6 +156,10 @@ struct XenbusWorld {
       connecting.removeAll { $0 == generation }
       connected.removeAll { $0 == generation }
       draining.append(generation)
+    case .reconfigure(let generation):
+      if !followsReconfiguring { violate("takes over a change of a kind that has none") }
+      if !connected.contains(generation) { violate("takes over a change without a connection") }
+      reconfiguring = [generation]
     case .reportError(let message):
       errors.append(message)
     case .forget:
@@ -150,7 +171,10 @@ struct XenbusWorld {
 
   private mutating func write(from: XenbusState, to: XenbusState) -> Bool {
     if isStopping { violate("writes a state while stopping") }
-    if Self.legal[from]?.contains(to) != true { violate("illegal transition \(from) to \(to)") }
+    let isReconfigured = followsReconfiguring && to == .reconfigured && !connected.isEmpty
+    if Self.legal[from]?.contains(to) != true, !isReconfigured {
+      violate("illegal transition \(from) to \(to)")
+    }
     if to == .closed, live > 0 { violate("Closed with a live connection") }
     if to == .connected, connected.isEmpty { violate("Connected without a connection") }
     guard own == from else { return false }
@@ -169,6 +193,7 @@ struct XenbusWorld {
     var frontend: XenbusState?
     var isOnline: Bool
     var isHotplugReady: Bool
+    var isReconfiguring: Bool
   }
 
   var key: Key {
@@ -181,7 +206,8 @@ struct XenbusWorld {
     case .draining: normal.link = .draining(generation: 0)
     }
     return Key(
-      handshake: normal, own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady)
+      handshake: normal, own: own, frontend: frontend, isOnline: isOnline, isHotplugReady: isHotplugReady,
+      isReconfiguring: !reconfiguring.isEmpty)
   }
 
   /// The last lines of the trace, for messages.
@@ -189,8 +215,9 @@ struct XenbusWorld {
 }
 
 /// A device that is connected in the ordinary way.
-func connectedWorld() -> XenbusWorld {
-  var world = XenbusWorld(own: .initialising, frontend: .initialising)
+func connectedWorld(followsReconfiguring: Bool = false) -> XenbusWorld {
+  var world = XenbusWorld(
+    own: .initialising, frontend: .initialising, followsReconfiguring: followsReconfiguring)
   world.observe()
   world.frontend(.initialised)
   world.finishConnecting()

@@ -98,7 +98,7 @@ public final class BlockConnection: Sendable {
       defer { store = nil }
       return store
     }
-    let countdown = Countdown(queues.count) { [self] failure in
+    let countdown = Countdown<VbdError>(queues.count) { [self] failure in
       if let failure {
         close { done(failure) }
       } else {
@@ -132,7 +132,7 @@ public final class BlockConnection: Sendable {
       done()
       return
     }
-    let countdown = Countdown(closing.count) { _ in done() }
+    let countdown = Countdown<VbdError>(closing.count) { _ in done() }
     for queue in closing {
       let wasAccepted = queue.thread.perform { loop in
         queue.reference.queue?.close {
@@ -161,7 +161,7 @@ public final class BlockConnection: Sendable {
       done(nil)
       return
     }
-    let countdown = Countdown(asked.count, done: done)
+    let countdown = Countdown<VbdError>(asked.count, done: done)
     for queue in asked {
       let wasAccepted = queue.thread.perform { [slotCount] loop in
         guard let living = queue.reference.queue else {

@@ -16,7 +16,7 @@ extension Vbd {
         RateLimits.nodes.map { node in
           // Without any node the daemon's own limits would hold: then no limit has to be said.
           let isNode = limits[keyPath: node.value] != 0 || environment.defaultLimits.isLimited
-          return VbdNode(node.name, isNode ? String(limits[keyPath: node.value]) : nil)
+          return DeviceNode(node.name, isNode ? String(limits[keyPath: node.value]) : nil)
         })
       apply(limits)
       done(nil)

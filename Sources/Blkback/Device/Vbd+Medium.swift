@@ -62,7 +62,7 @@ extension Vbd {
 
   /// Writes what the disk is now, together with our state, whose watch makes Linux and Windows read the size
   /// anew (xen-blkfront.c, blkfront_connect; block protocol, resize).
-  func publishAgain(_ extra: [VbdNode] = []) throws(VbdError) {
+  func publishAgain(_ extra: [DeviceNode] = []) throws(VbdError) {
     // A toolstack may write our state at the same moment; then its value is read and kept.
     for _ in 0..<4 {
       guard let own = handshake.own, let properties else { break }
@@ -207,7 +207,7 @@ extension Vbd {
     use(opened, found) { [self] failure in
       do throws(VbdError) {
         if let failure { throw failure }
-        try publishAgain([VbdNode("params", changed.image)])
+        try publishAgain([DeviceNode("params", changed.image)])
         environment.log(
           .information, changed.isEmpty ? "the drive is empty" : "medium changed to \(changed.image)",
           about: identity)

@@ -15,7 +15,7 @@ extension Vbd {
       do throws(VbdError) {
         let properties = try knownProperties()
         guard !isPaused else { return finish { done(nil) } }
-        try writePrivate([VbdNode("paused", "1")])
+        try writePrivate([DeviceNode("paused", "1")])
         ask({ $0.pause(flushes: !properties.isReadOnly, done: $1) }) { [self] failure in
           isPaused = true
           closeImage { [self] in
@@ -56,7 +56,7 @@ extension Vbd {
         use(opened, found) { [self] failure in
           do throws(VbdError) {
             if let failure { throw failure }
-            let written = [VbdNode("params", changed.image), VbdNode("paused", nil)]
+            let written = [DeviceNode("params", changed.image), DeviceNode("paused", nil)]
             properties = found
             if found == before { try writePrivate(written) } else { try publishAgain(written) }
             (configuration, isPaused) = (changed, false)
@@ -104,7 +104,7 @@ extension Vbd {
   }
 
   /// Writes nodes of our own, which no frontend looks at.
-  func writePrivate(_ written: [VbdNode]) throws(VbdError) {
+  func writePrivate(_ written: [DeviceNode]) throws(VbdError) {
     let directory = try findNodes().directory
     do throws(StoreError) {
       try environment.store.transaction { tree throws(StoreError) in

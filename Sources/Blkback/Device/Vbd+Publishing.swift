@@ -24,7 +24,7 @@ extension Vbd {
 
   /// The features of the disk. While a script is awaited, a disk that cannot be opened goes to InitWait all
   /// the same: libxl runs the script only then, and only the script's words reach its user.
-  private func openedFeatures() throws(VbdError) -> [VbdNode] {
+  private func openedFeatures() throws(VbdError) -> [DeviceNode] {
     do throws(VbdError) {
       let features = try featureNodes()
       if trouble != nil { clearReport() }
@@ -38,15 +38,17 @@ extension Vbd {
     }
   }
 
-  func featureNodes() throws(VbdError) -> [VbdNode] {
+  func featureNodes() throws(VbdError) -> [DeviceNode] {
     try offer.nodes(for: knownProperties()) + ownNodes
   }
 
   /// What tells others who serves.
-  private var ownNodes: [VbdNode] {
-    var nodes: [VbdNode] = []
-    if let process = environment.statisticsProcess { nodes.append(VbdNode("kthread-pid", String(process))) }
-    if let server = environment.serverName { nodes.append(VbdNode(Rival.node, server)) }
+  private var ownNodes: [DeviceNode] {
+    var nodes: [DeviceNode] = []
+    if let process = environment.statisticsProcess {
+      nodes.append(DeviceNode("kthread-pid", String(process)))
+    }
+    if let server = environment.serverName { nodes.append(DeviceNode(BackendRival.node, server)) }
     return nodes
   }
 
@@ -67,7 +69,7 @@ extension Vbd {
   func announceProcess() {
     guard let nodes else { return }
     do {
-      var stale: [VbdNode] = []
+      var stale: [DeviceNode] = []
       for node in ownNodes where try environment.store.read("\(nodes.directory)/\(node.name)") != node.value {
         stale.append(node)
       }

@@ -1,14 +1,5 @@
 import RingKit
 
-/// Another backend that serves a disk: two on one ring would destroy what is on it, so that ours steps back.
-struct Rival: Equatable {
-  /// Our node that names the process which serves the disk, as the environment names it.
-  static let node = "ringback-server"
-
-  /// What that node says; nil for somebody who does not write it.
-  var server: String?
-}
-
 extension Vbd {
   /// True while another backend has the disk. When that one has ended, or the toolstack has made the device
   /// anew, ours begins from the beginning.
@@ -38,12 +29,12 @@ extension Vbd {
       server != ours, environment.isServing(server),
       try nodes.observe(in: environment.store, isHotplugReady: false).own != .initialising
     else { return false }
-    yield(to: Rival(server: server))
+    yield(to: BackendRival(server: server))
     return true
   }
 
   private func serverNode(_ nodes: BackendNodes) throws(StoreError) -> String? {
-    try environment.store.read("\(nodes.directory)/\(Rival.node)")
+    try environment.store.read("\(nodes.directory)/\(BackendRival.node)")
   }
 
   /// True for a state that only a backend writes, and that we did not write.
@@ -53,7 +44,7 @@ extension Vbd {
   }
 
   /// Steps back: what we have shared with the frontend is given up, and no node is written any more.
-  func yield(to other: Rival) {
+  func yield(to other: BackendRival) {
     rival = other
     let who = other.server.map { "another ringback (process \($0))" } ?? "another backend"
     environment.log(

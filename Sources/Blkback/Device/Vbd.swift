@@ -54,7 +54,7 @@ public final class Vbd {
   /// Our state as last read or written, nil when nobody knows: what differs was written by somebody else.
   var lastSeen: XenbusState?
   /// Another backend serves the disk; nothing of it is touched.
-  var rival: Rival?
+  var rival: BackendRival?
   /// The directory went, or the daemon stops, while another backend served the disk.
   var hasGone = false
   /// The guest's wish to eject, as last read.
@@ -119,7 +119,7 @@ public final class Vbd {
     hotplug = try HotplugProgress(of: nodes, in: environment.store)
     followHotplug()
     var seen = try nodes.observe(in: environment.store, isHotplugReady: hotplug.isReady)
-    if isForeign(seen.own) { return yield(to: Rival()) }
+    if isForeign(seen.own) { return yield(to: BackendRival()) }
     lastSeen = seen.own
     // What could not be opened before the script ran is tried again when it is done.
     if trouble != nil, hotplug.isReady, seen.own == .initWait, seen.own == handshake.own {
@@ -218,6 +218,8 @@ public final class Vbd {
     case .disconnect(let generation): disconnect(generation: generation)
     case .switchState(let from, let state): switchState(from: from, to: state)
     case .reportError(let message): report(message)
+    // Frontends of blkif change nothing that way: the handshake was not told to follow it.
+    case .reconfigure: break
     case .forget: forget()
     }
   }
@@ -297,7 +299,7 @@ public final class Vbd {
   /// written our state meanwhile.
   @discardableResult
   func write(
-    _ features: [VbdNode], from: XenbusState, to state: XenbusState
+    _ features: [DeviceNode], from: XenbusState, to state: XenbusState
   ) throws(VbdError) -> Bool {
     let nodes = try findNodes()
     let isOurs: Bool
@@ -396,9 +398,9 @@ public final class Vbd {
   /// The daemon stops: the next one need not look whether we are still there.
   private func signOff(_ nodes: BackendNodes) {
     guard isStopping, handshake.own != nil, let server = environment.serverName,
-      (try? environment.store.read("\(nodes.directory)/\(Rival.node)")) == server
+      (try? environment.store.read("\(nodes.directory)/\(BackendRival.node)")) == server
     else { return }
-    try? writePrivate([VbdNode(Rival.node, nil)])
+    try? writePrivate([DeviceNode(BackendRival.node, nil)])
   }
 
   /// A disk attached by `ringback attach` has no other toolstack: when its domain is gone, its nodes go with

@@ -1,15 +1,5 @@
 public import RingKit
 
-/// How much a message matters.
-public enum VbdSeverity: Sendable {
-  /// Ordinary life.
-  case information
-  /// Something works less well than it could.
-  case warning
-  /// A disk is not served, or no longer.
-  case failure
-}
-
 /// What becomes of work that a disk has handed to data threads.
 public enum VbdEvent: Sendable {
   /// The queues are up (nil), or could not be made and nothing is left of them.
@@ -23,7 +13,7 @@ public enum VbdEvent: Sendable {
   /// The medium has lost what was written; the error number says why.
   case lostData(medium: UInt32, errno: Int32)
   /// Something happened to the store.
-  case told(VbdSeverity, String)
+  case told(DeviceSeverity, String)
 }
 
 /// What a disk needs of the daemon that serves it. Belongs to the control thread.
@@ -62,7 +52,7 @@ public protocol VbdEnvironment: AnyObject {
   /// no tap of ours. For toolstacks whose `params` name no image (xenopsd).
   func image(atSocket path: String) -> String?
   /// Tells the administrator.
-  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress)
+  func log(_ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress)
   /// The disk is no more ours. Others may have waited for its image (``Vbd/imageMayBeFree()``), and its
   /// directory may be another disk's by now.
   func forget(_ disk: DeviceAddress)

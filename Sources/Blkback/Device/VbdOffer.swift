@@ -69,59 +69,39 @@ public struct VbdOffer: Equatable, Sendable {
   /// The nodes below the backend's directory that announce this offer and the disk (blkif.h, "Backend XenBus
   /// Nodes"). All are written before InitWait and again before Connected: Windows reads them at the first,
   /// Linux at the second, and an earlier connection may have left other values.
-  func nodes(for properties: VbdProperties) -> [VbdNode] {
+  func nodes(for properties: VbdProperties) -> [DeviceNode] {
     let options = options(for: properties)
     let discards = options.contains(.discard)
     func flag(_ option: BlockOptions) -> String { options.contains(option) ? "1" : "0" }
     return [
-      VbdNode("feature-flush-cache", flag(.flush)),
-      VbdNode("feature-barrier", flag(.barrier)),
-      VbdNode("feature-discard", flag(.discard)),
+      DeviceNode("feature-flush-cache", flag(.flush)),
+      DeviceNode("feature-barrier", flag(.barrier)),
+      DeviceNode("feature-discard", flag(.discard)),
       // Both or neither (blkif.h, note 4). A discard has to begin at a multiple of the granularity since
       // xen.git e9a0101dde, so it is the sector: stores round inwards to what their medium can.
-      VbdNode("discard-granularity", discards ? String(properties.sectorByteCount) : nil),
-      VbdNode("discard-alignment", discards ? "0" : nil),
-      VbdNode("discard-secure", discards ? flag(.secureDiscard) : nil),
+      DeviceNode("discard-granularity", discards ? String(properties.sectorByteCount) : nil),
+      DeviceNode("discard-alignment", discards ? "0" : nil),
+      DeviceNode("discard-secure", discards ? flag(.secureDiscard) : nil),
       // Must be absent where indirect requests are not supported (blkif.h, BLKIF_OP_INDIRECT).
-      VbdNode("feature-max-indirect-segments", indirectSegments > 0 ? String(indirectSegments) : nil),
-      VbdNode("feature-persistent", persistentGrants ? "1" : "0"),
-      VbdNode("max-ring-page-order", String(maximumRingPageOrder)),
-      VbdNode("max-ring-pages", String(1 << maximumRingPageOrder)),
-      VbdNode("multi-queue-max-queues", String(queueCount(for: properties))),
-      VbdNode("sectors", String(properties.sectorCount)),
-      VbdNode("sector-size", String(properties.sectorByteCount)),
-      VbdNode("physical-sector-size", String(properties.physicalSectorByteCount)),
-      VbdNode("info", String(properties.info)),
+      DeviceNode("feature-max-indirect-segments", indirectSegments > 0 ? String(indirectSegments) : nil),
+      DeviceNode("feature-persistent", persistentGrants ? "1" : "0"),
+      DeviceNode("max-ring-page-order", String(maximumRingPageOrder)),
+      DeviceNode("max-ring-pages", String(1 << maximumRingPageOrder)),
+      DeviceNode("multi-queue-max-queues", String(queueCount(for: properties))),
+      DeviceNode("sectors", String(properties.sectorCount)),
+      DeviceNode("sector-size", String(properties.sectorByteCount)),
+      DeviceNode("physical-sector-size", String(properties.physicalSectorByteCount)),
+      DeviceNode("info", String(properties.info)),
     ]
   }
 
   /// What can be announced of a disk whose medium could not be opened: as little as any medium could do. The
   /// rest follows before Connected.
-  var nodesWithoutMedium: [VbdNode] {
+  var nodesWithoutMedium: [DeviceNode] {
     var least = VbdProperties(
       sectorCount: 0, physicalSectorByteCount: 512, isReadOnly: true, isCDROM: false, isRemovable: false)
     least.maximumQueueCount = 1
     let unknown: Set = ["sectors", "sector-size", "physical-sector-size", "info"]
     return nodes(for: least).filter { !unknown.contains($0.name) }
-  }
-}
-
-/// A node to be written below the backend's directory, or to be taken away.
-struct VbdNode: Equatable {
-  var name: String
-  /// Nil when the node has to be absent.
-  var value: String?
-
-  init(_ name: String, _ value: String?) {
-    self.name = name
-    self.value = value
-  }
-
-  func write(to tree: any StoreAccess, _ directory: String) throws(StoreError) {
-    if let value {
-      try tree.write("\(directory)/\(name)", value)
-    } else {
-      try tree.remove("\(directory)/\(name)")
-    }
   }
 }

@@ -37,7 +37,7 @@ public protocol BlockStore: AnyObject, Sendable {
   func refreshByteCount() throws(VbdError) -> UInt64
 
   /// Has what happens to the store later on told to `listener`, which is called on any thread.
-  func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void)
+  func tell(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void)
 
   /// Lets go of the image, of which every channel is closed and nothing is asked any more; `done` is called
   /// once, on any thread, when nothing of ours touches it any longer. A store that is merely dropped ends too.
@@ -49,7 +49,7 @@ public protocol BlockStore: AnyObject, Sendable {
 
 extension BlockStore {
   /// Nothing: most stores have nothing to tell.
-  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {}
+  public func tell(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void) {}
 }
 
 extension BlockStore {

@@ -8,7 +8,7 @@ public final class FileStore: BlockStore {
   public let discard: DiscardSupport?
   private let change: RangeChange
   private let size: Atomic<UInt64>
-  private let listener = Mutex<(@Sendable (VbdSeverity, String) -> Void)?>(nil)
+  private let listener = Mutex<(@Sendable (DeviceSeverity, String) -> Void)?>(nil)
 
   /// Wraps an open file.
   public init(_ file: StorageFile, discardMode: DiscardMode = .unmap) {
@@ -38,7 +38,7 @@ public final class FileStore: BlockStore {
   }
 
   /// A size that is no whole number of blocks is told.
-  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {
+  public func tell(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void) {
     self.listener.withLock { $0 = listener }
   }
 

@@ -100,12 +100,12 @@ public final class DataLoop<Queue: DataQueue> {
   /// Takes over the queue that `key` was reserved for.
   public func install(_ queue: Queue, as key: QueueKey) { table.install(queue, as: key) }
 
-  /// Binds the queue's port, once; it is pending at once, so the queue is kicked.
+  /// Binds a port of the queue's, at most two of them; it is pending at once, so the queue is kicked.
   public func bind(
     _ key: QueueKey, domain: DomainID, remotePort: Port
   ) throws(EventChannelError) -> Port {
     let operation = "bind event channel \(remotePort.rawValue) of domain \(domain)"
-    guard let index = table.find(key), unsafe table.slots[index].port == nil else {
+    guard let index = table.find(key), unsafe table.slots[index].secondPort == nil else {
       throw EventChannelError(operation: operation, errno: EINVAL)
     }
     let port = try events.bind(domain: domain, remotePort: remotePort)
@@ -116,13 +116,13 @@ public final class DataLoop<Queue: DataQueue> {
     return port
   }
 
-  /// Lets a queue go: its port is unbound, and completions of requests still in flight are dropped when they
+  /// Lets a queue go: its ports are unbound, and completions of requests still in flight are dropped when they
   /// come. The memory of such requests must stay; drain a queue before removing it. A key that means nothing
   /// is ignored.
   public func remove(_ key: QueueKey) {
-    let (wasPresent, port) = table.remove(key)
+    let (wasPresent, ports) = table.remove(key)
     guard wasPresent else { return }
-    if let port { events.unbind(port) }
+    for port in ports { events.unbind(port) }
     // Vector tables of the queue may go with it; a submitted request needs its table no more.
     if ring.unsubmittedCount > 0 { try? ring.submit() }
   }
@@ -245,6 +245,7 @@ public final class DataLoop<Queue: DataQueue> {
     unsafe table.slots[index].unmaskAt = .max
     unsafe table.slots[index].isMasked = false
     if let port = unsafe table.slots[index].port { events.unmask(port) }
+    if let port = unsafe table.slots[index].secondPort { events.unmask(port) }
   }
 
   /// Makes the ring's one timeout fire at the earliest deadline, or before.

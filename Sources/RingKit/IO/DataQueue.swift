@@ -2,7 +2,7 @@
 ///
 /// Each of the three is bounded work. None may block; all may prepare requests on the loop's ring.
 public protocol DataQueue: AnyObject, SendableMetatype {
-  /// Its port was pending and is masked now; ``run(now:)`` follows in the same turn.
+  /// A port of its was pending and is masked now; ``run(now:)`` follows in the same turn.
   func kicked()
 
   /// A request it prepared with `QueueKey.token(_:)` ended: bytes moved, or a negative error number.

@@ -10,6 +10,8 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     @usableFromInline var unmaskAt: UInt64 = .max
     @usableFromInline var runAt: UInt64 = .max
     @usableFromInline var port: Port?
+    /// A network queue may have one port for each direction; they are masked and unmasked together.
+    @usableFromInline var secondPort: Port?
     @usableFromInline var generation: UInt16 = 0
     /// It stands in the line of runnable queues.
     @usableFromInline var isInLine = false
@@ -109,19 +111,20 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     unsafe slots[index].queue = .passRetained(queue)
   }
 
-  /// Takes a queue out and gives the port it had; its key means nothing from here on.
-  func remove(_ key: QueueKey) -> (wasPresent: Bool, port: Port?) {
+  /// Takes a queue out and gives the ports it had; its key means nothing from here on.
+  func remove(_ key: QueueKey) -> (wasPresent: Bool, ports: [Port]) {
     let index = Int(key.index)
-    guard index < capacity, unsafe slots[index].generation == key.generation else { return (false, nil) }
+    guard index < capacity, unsafe slots[index].generation == key.generation else { return (false, []) }
     let queue = unsafe slots[index].queue
-    let port = unsafe slots[index].port
-    if let port { books.owners[Int(port.rawValue)] = Self.nobody }
+    let ports = unsafe [slots[index].port, slots[index].secondPort].compactMap { $0 }
+    for port in ports { books.owners[Int(port.rawValue)] = Self.nobody }
     unsafe slots[index].queue = nil
     unsafe slots[index].port = nil
+    unsafe slots[index].secondPort = nil
     unsafe slots[index].generation = (slots[index].generation &+ 1) & 0xFFF
     if let queue = unsafe queue { unsafe books.removed.append(queue.takeRetainedValue()) }
     books.free.append(key.index)
-    return (true, port)
+    return (true, ports)
   }
 
   /// Lets the queues go that were removed during this turn.
@@ -133,14 +136,18 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     _ = consume queues
   }
 
-  /// Notes the port of a queue that has none; false when the number is beyond what Xen has.
+  /// Notes a port of a queue that has none, or only one; false when the number is beyond what Xen has.
   func setPort(_ port: Port, of index: Int) -> Bool {
     let number = Int(port.rawValue)
     guard number < Self.portLimit else { return false }
     let missing = number + 1 - books.owners.count
     if missing > 0 { books.owners.append(contentsOf: repeatElement(Self.nobody, count: missing)) }
     books.owners[number] = UInt16(index)
-    unsafe slots[index].port = port
+    if unsafe slots[index].port == nil {
+      unsafe slots[index].port = port
+    } else {
+      unsafe slots[index].secondPort = port
+    }
     return true
   }
 
@@ -157,7 +164,7 @@ struct QueueTable<Queue: DataQueue>: ~Copyable {
     var ports: [Port] = []
     for index in 0..<capacity where unsafe slots[index].queue != nil {
       let key = unsafe QueueKey(index: UInt16(index), generation: slots[index].generation)
-      if let port = remove(key).port { ports.append(port) }
+      ports += remove(key).ports
     }
     return ports
   }

@@ -53,9 +53,14 @@ public struct BackendHandshake: Hashable, Sendable {
   private var mustPublish = false
   /// An earlier daemon had a connection, and the frontend still counts on it.
   private var mayResume = false
+  /// Frontends of this kind change things while connected, by way of Reconfiguring.
+  private let followsReconfiguring: Bool
+  /// The frontend waits for its change to be taken over.
+  private var isReconfiguring = false
 
-  /// A device of which nothing is known yet; the first observation starts it.
-  public init() {}
+  /// A device of which nothing is known yet; the first observation starts it. `followsReconfiguring` is for
+  /// kinds whose frontends change things while connected (netif's XDP headroom, Linux commit 1c9535c701a7).
+  public init(followsReconfiguring: Bool = false) { self.followsReconfiguring = followsReconfiguring }
 
   /// Takes an event and says what to do.
   public mutating func handle(_ event: BackendEvent) -> [BackendAction] {
@@ -85,6 +90,11 @@ public struct BackendHandshake: Hashable, Sendable {
     case .drained(let generation):
       guard link == .draining(generation: generation) else { return [] }
       link = .idle
+    case .reconfigured(let generation):
+      guard link == .connected(generation: generation), isReconfiguring else { return [] }
+      isReconfiguring = false
+      // Linux's netfront waits for this state, and then says Connected again.
+      if own == .connected { enter(.reconfigured, &actions) }
     case .stop:
       isStopping = true
     }
@@ -102,6 +112,8 @@ public struct BackendHandshake: Hashable, Sendable {
       (.closing, .initialised), (.initWait, .connected), (.initialised, .connected), (.connected, .connected),
       (.closing, .connected):
       mayResume = true
+    case (.reconfigured, .connected), (.reconfigured, .reconfiguring), (.connected, .reconfiguring):
+      mayResume = followsReconfiguring
     default:
       break
     }
@@ -126,6 +138,8 @@ public struct BackendHandshake: Hashable, Sendable {
     switch new {
     case nil, .initialising, .initialised, .connected, .closing, .closed:
       reported = nil
+    case .reconfiguring where followsReconfiguring:
+      reported = nil
     case .unknown, .initWait, .reconfiguring, .reconfigured:
       // No frontend of ours has business there. Linux closes the device; like QEMU we wait for a better
       // state.
@@ -136,7 +150,7 @@ public struct BackendHandshake: Hashable, Sendable {
       return
     }
     let before = phase
-    let wasConnected = frontend == .connected
+    let (wasConnected, wasReconfiguring) = (frontend == .connected, frontend == .reconfiguring)
     frontend = new
     frontendWasSeen = frontendWasSeen || new != nil
     if phase != before {
@@ -145,6 +159,10 @@ public struct BackendHandshake: Hashable, Sendable {
     }
     // Initialised after Connected means new rings, as does being ready again after anything else.
     if phase == .ready, before != .ready || (wasConnected && new == .initialised) { linkIsStale = true }
+    isReconfiguring = new == .reconfiguring && (isReconfiguring || !wasReconfiguring)
+    if isReconfiguring, !wasReconfiguring, !linkIsStale, case .connected(let generation) = link {
+      actions.append(.reconfigure(generation: generation))
+    }
   }
 
   /// As Linux's xenbus_dev_fatal: the error is told, and Closing asks the frontend to let go.
@@ -175,9 +193,10 @@ public struct BackendHandshake: Hashable, Sendable {
         if !ending { followClosing(&actions) }
       } else if phase == .closing {
         followClosing(&actions)
-      } else if case .connected = link, own != .connected, own != .closing {
-        // A toolstack's Closing is never written over.
-        enter(.connected, &actions)
+      } else if case .connected = link, own != .connected, own != .closing, !isStillReconfigured {
+        // A toolstack's Closing is never written over. What the frontend changes was read when it connected.
+        enter(isReconfiguring ? .reconfigured : .connected, &actions)
+        isReconfiguring = false
       }
     case .draining:
       if !ending { followClosing(&actions) }
@@ -252,6 +271,7 @@ public struct BackendHandshake: Hashable, Sendable {
   /// frontend has not used them.
   private func isUnpublished(_ own: XenbusState) -> Bool {
     switch own {
+    case .reconfigured where followsReconfiguring: false
     case .unknown, .initialising, .reconfiguring, .reconfigured: true
     case .initWait: mustPublish && phase != .ready
     case .initialised, .connected, .closing, .closed: false
@@ -292,10 +312,14 @@ public struct BackendHandshake: Hashable, Sendable {
     actions.append(.forget)
   }
 
+  /// Reconfigured counts as connected, and nobody expects us to leave it (xenbus.c of Linux's netback).
+  private var isStillReconfigured: Bool { followsReconfiguring && own == .reconfigured }
+
   private var phase: Phase {
     switch frontend {
     case .initialising: .starting
     case .initialised, .connected: .ready
+    case .reconfiguring where followsReconfiguring: .ready
     case .closing: .closing
     case .closed: .closed
     case nil, .unknown, .initWait, .reconfiguring, .reconfigured: frontendWasSeen ? .gone : .neverSeen

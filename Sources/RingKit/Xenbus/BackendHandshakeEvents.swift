@@ -35,6 +35,8 @@ public enum BackendEvent: Hashable, Sendable {
   /// The answer to each ``BackendAction/disconnect(generation:)``: no request is in flight, nothing is
   /// mapped.
   case drained(generation: UInt32)
+  /// What the frontend changed is taken over: the answer to ``BackendAction/reconfigure(generation:)``.
+  case reconfigured(generation: UInt32)
   /// The daemon shuts down: the connection is drained, and the nodes stay for the next daemon to pick up.
   case stop
 }
@@ -49,6 +51,9 @@ public enum BackendAction: Hashable, Sendable {
   /// Take no more requests, let those in flight end, unmap; answered by `drained`, in any case: also when the
   /// connection is not up yet or has failed meanwhile.
   case disconnect(generation: UInt32)
+  /// Read again what a frontend may change while connected; answered by `reconfigured` when its queues have
+  /// taken it over.
+  case reconfigure(generation: UInt32)
   /// Write `to` to our own node, if it still holds `from`; if not, observe again.
   case switchState(from: XenbusState, to: XenbusState)
   /// Tell the administrator: the log and the device's error node.

@@ -240,7 +240,7 @@ final class Daemon: VbdEnvironment {
     return nextThread
   }
 
-  func log(_ severity: VbdSeverity, _ message: String, about disk: DeviceAddress) {
+  func log(_ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress) {
     let now = MonotonicClock.nowNanoseconds()
     guard let dropped = budgets[disk.domain, default: LogBudget()].allow(atNanoseconds: now) else { return }
     var metadata: Logger.Metadata = ["disk": "\(disk)"]
@@ -279,7 +279,7 @@ final class Daemon: VbdEnvironment {
 
 extension Logger.Level {
   /// How a disk's messages are logged.
-  init(_ severity: VbdSeverity) {
+  init(_ severity: DeviceSeverity) {
     self =
       switch severity {
       case .information: .info

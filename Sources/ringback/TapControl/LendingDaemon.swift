@@ -56,7 +56,7 @@ extension Daemon: LendingOwner {
     taps.holdsDue = MonotonicClock.nowNanoseconds()
   }
 
-  func log(_ severity: VbdSeverity, _ message: String, aboutTap minor: Int) {
+  func log(_ severity: DeviceSeverity, _ message: String, aboutTap minor: Int) {
     logger.log(level: Logger.Level(severity), "\(message)", metadata: ["tap": "\(minor)"])
   }
 }

@@ -18,7 +18,7 @@ protocol LendingOwner: AnyObject {
   /// Nobody outside uses the tap's image any longer: those of ours who let go of it may have it back.
   func lendingEnded(ofTap minor: Int)
   /// Tells the administrator.
-  func log(_ severity: VbdSeverity, _ message: String, aboutTap minor: Int)
+  func log(_ severity: DeviceSeverity, _ message: String, aboutTap minor: Int)
 }
 
 /// One tap's socket, and the program that serves its image there while somebody outside wants it.

@@ -52,7 +52,7 @@ final class NBDConnector: Sendable {
 
   /// Starts the thread; nothing is connected before somebody asks for it.
   init(
-    address: NBDAddress, name: String, report: @escaping @Sendable (VbdSeverity, String) -> Void,
+    address: NBDAddress, name: String, report: @escaping @Sendable (DeviceSeverity, String) -> Void,
     server: @escaping @Sendable () -> (any NBDServerProcess)?
   ) throws(VbdError) {
     do throws(SystemError) {

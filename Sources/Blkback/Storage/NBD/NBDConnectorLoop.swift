@@ -18,7 +18,7 @@ final class NBDConnectorLoop {
   private let address: NBDAddress
   private let name: String
   private let server: (any NBDServerProcess)?
-  private let report: @Sendable (VbdSeverity, String) -> Void
+  private let report: @Sendable (DeviceSeverity, String) -> Void
   private var wishes: [Wish] = []
   private var attempt: NBDHandle?
   /// When the attempt under way ends, or the next one begins.
@@ -34,7 +34,7 @@ final class NBDConnectorLoop {
 
   init(
     inbox: Mailbox<NBDConnector.Message>, address: NBDAddress, name: String, server: (any NBDServerProcess)?,
-    report: @escaping @Sendable (VbdSeverity, String) -> Void
+    report: @escaping @Sendable (DeviceSeverity, String) -> Void
   ) {
     self.inbox = inbox
     self.address = address

@@ -1,4 +1,4 @@
-import RingKit
+public import RingKit
 import Synchronization
 
 /// A disk behind a server of network block devices (the NBD protocol, through libnbd): on another machine, or
@@ -221,7 +221,7 @@ public final class NBDStore: BlockStore {
     }
   }
 
-  public func tell(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) { teller.set(listener) }
+  public func tell(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void) { teller.set(listener) }
 
   public func openChannel(_ place: StoreChannelPlace) throws(VbdError) -> any StoreChannel {
     let (spare, journal) = try state.withLock { (state) throws(VbdError) in
@@ -254,13 +254,13 @@ public final class NBDStore: BlockStore {
 
 /// Passes on what happens to a store, once somebody listens.
 final class NBDTeller: Sendable {
-  private let listener = Mutex<(@Sendable (VbdSeverity, String) -> Void)?>(nil)
+  private let listener = Mutex<(@Sendable (DeviceSeverity, String) -> Void)?>(nil)
 
-  func set(_ listener: @escaping @Sendable (VbdSeverity, String) -> Void) {
+  func set(_ listener: @escaping @Sendable (DeviceSeverity, String) -> Void) {
     self.listener.withLock { $0 = listener }
   }
 
-  func tell(_ severity: VbdSeverity, _ message: String) { listener.withLock { $0 }?(severity, message) }
+  func tell(_ severity: DeviceSeverity, _ message: String) { listener.withLock { $0 }?(severity, message) }
 }
 
 extension StoreKind {
