@@ -35,18 +35,21 @@ public enum NetFault: Error, Equatable, Sendable, CustomStringConvertible {
 
   /// What happened, and what ends it.
   public var description: String {
-    let what =
-      switch self {
-      case .ring(let error): return error.description
-      case .unfinishedPacket(let slots): "the frontend published the first \(slots) slots of a packet only"
-      case .missingExtraInfo: "the frontend announced an extra info and did not publish it"
-      case .extraInfoType(let type): "the frontend sent an extra info of type \(type), which does not exist"
-      case .crossesPage(let offset, let byteCount):
-        "the frontend's slot of \(byteCount) bytes at offset \(offset) ends beyond its page"
-      case .tooManySlots(let count): "the frontend's packet goes on beyond \(count - 1) data slots"
-      case .noSegmentSize: "the frontend asked for segments of no bytes"
-      case .segmentationType(let type): "the frontend asked for segmentation of unknown type \(type)"
-      }
-    return what + "; the ring is broken until the frontend reconnects"
+    let ending = "; the ring is broken until the frontend reconnects"
+    return switch self {
+    case .ring(let error): error.description
+    case .unfinishedPacket(let slots):
+      "the frontend published only the first \(slots) data slots of a packet" + ending
+    case .missingExtraInfo: "the frontend announced an extra info and did not publish it" + ending
+    case .extraInfoType(let type):
+      "the frontend sent an extra info of type \(type), which does not exist" + ending
+    case .crossesPage(let offset, let byteCount):
+      "the frontend's slot of \(byteCount) bytes at offset \(offset) ends beyond its page" + ending
+    case .tooManySlots(let count):
+      "a packet of the frontend's goes on beyond \(count - 1) data slots" + ending
+    case .noSegmentSize: "the frontend asked for segments of no bytes" + ending
+    case .segmentationType(let type):
+      "the frontend asked for segmentation of type \(type), which does not exist" + ending
+    }
   }
 }
