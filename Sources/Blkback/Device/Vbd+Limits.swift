@@ -1,4 +1,4 @@
-import RingKit
+public import RingKit
 
 /// How much a disk may do. Kept in nodes of our own below the backend's directory, which an administrator may
 /// also write himself: `limit-bytes` and `limit-requests` a second, `limit-bytes-burst` and

@@ -1,4 +1,4 @@
-import Blkback
+import RingKit
 
 /// Where the daemon's settings come from, and may come from again.
 struct ConfigurationSource: Sendable {

@@ -1,5 +1,5 @@
-import Blkback
 import Foundation
+import RingKit
 
 /// What a program may ask the daemon on its control socket: one line of JSON, such as
 /// `{"do":"pause","domain":1,"vdev":51712}`, or one of the plain words `list` and `stats`.

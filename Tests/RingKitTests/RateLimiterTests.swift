@@ -1,5 +1,4 @@
-import Blkback
-import Simulator
+import RingKit
 import Testing
 
 /// The limiter of a disk, by exact numbers and by its promise over any window.
@@ -229,5 +228,35 @@ struct RateLimiterTests {
         #expect(Double(sum) <= Double(rate) * window + Double(burst + largest) + 1)
       }
     }
+  }
+
+  /// Asking and paying in one step, for those who know beforehand what they move: with 10^6 bytes a second
+  /// and a burst of 10,000, what passes at once is the burst and the one that goes beyond it.
+  @Test(arguments: starts) func takingChargesAtOnce(_ start: UInt64) throws {
+    let limiter = try Self.limiter(bytes: 1_000_000, burst: 10_000)
+    let queue = limiter.join()
+    var passed = 0
+    while limiter.take(queue, byteCount: 1000, atNanoseconds: start) == nil { passed += 1 }
+    #expect(passed == 11)
+    let due = try #require(limiter.take(queue, byteCount: 1000, atNanoseconds: start))
+    #expect(due == (start > .max - 1_000_000 ? .max : start + 1_000_000))
+    // What was refused was not charged.
+    #expect(limiter.take(queue, byteCount: 60_000, atNanoseconds: start &+ 1_000_000) == nil)
+    #expect(limiter.take(queue, byteCount: 1, atNanoseconds: start &+ 60_999_999) != nil)
+    #expect(limiter.take(queue, byteCount: 1, atNanoseconds: start &+ 61_000_000) == nil)
+  }
+
+  /// Others' rules know rates that no disk is offered.
+  @Test func clampedRatesAreKept() {
+    #expect(RateLimits(clampedBytesPerSecond: 0).bytesPerSecond == 1)
+    #expect(RateLimits(clampedBytesPerSecond: .max).bytesPerSecond == 1 << 50)
+    let limits = RateLimits(clampedBytesPerSecond: 125, bytesBurst: 1 << 40)
+    #expect(limits.bytesPerSecond == 125 && limits.bytesBurst == 1 << 40 && limits.isLimited)
+    let limiter = RateLimiter(
+      limits: RateLimits(clampedBytesPerSecond: 125, bytesBurst: 0), leastBurstNanoseconds: 0)
+    let queue = limiter.join()
+    let isFirstIn = limiter.take(queue, byteCount: 125, atNanoseconds: 5) == nil
+    #expect(isFirstIn && limiter.take(queue, byteCount: 1, atNanoseconds: 1_000_000_004) != nil)
+    #expect(limiter.take(queue, byteCount: 1, atNanoseconds: 1_000_000_005) == nil)
   }
 }

@@ -1,4 +1,4 @@
-/// How much a disk may do: bytes and requests a second over reads and writes together, each with a burst that
+/// How much a device may do: bytes and requests a second over reads and writes together, each with a burst that
 /// may pass at once after idle time.
 public struct RateLimits: Sendable, Equatable {
   /// Bytes a second; 0 for no limit, else 4096...2^50.
@@ -41,6 +41,14 @@ public struct RateLimits: Sendable, Equatable {
     self.bytesBurst = bytesBurst
     self.requestsPerSecond = requestsPerSecond
     self.requestsBurst = requestsBurst
+  }
+
+  /// A rate that comes from somebody else's rules, as near to it as can be kept: 1...2^50 bytes a second, with
+  /// any burst.
+  public init(clampedBytesPerSecond rate: UInt64, bytesBurst: UInt64 = 0) {
+    bytesPerSecond = min(max(1, rate), 1 << 50)
+    self.bytesBurst = bytesBurst
+    (requestsPerSecond, requestsBurst) = (0, 0)
   }
 
   /// A burst of more is a limit that is none.

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// Holds a disk to its ``RateLimits``, over all of its queues.
+/// Holds a device to its ``RateLimits``, over all of its queues.
 ///
 /// Two token buckets, kept as time: what was used beyond the burst is a debt that time pays. A request passes
 /// when nothing is owed, whatever its size, and is paid for afterwards; so in any time T at most
@@ -29,10 +29,44 @@ public final class RateLimiter: Sendable {
     /// Nanoseconds that the last request cost.
     var lastCost: UInt64 = 0
     var nextNumber = 0
+
+    /// Nil when the member may go, who then leaves the line; else when it is to come.
+    mutating func wait(of member: Member, at now: UInt64) -> UInt64? {
+      let wait = max(bytes.wait(at: now), requests.wait(at: now))
+      while wait == 0, let first = line.first, first.member != member.number,
+        RateLimiter.elapsed(since: first.due, at: now) > RateLimiter.patience
+      {
+        // Its ring broke or its guest stopped asking; the others need not suffer for it.
+        line.removeFirst()
+      }
+      let place = line.firstIndex { $0.member == member.number }
+      if wait == 0 && (place ?? line.count) == 0 {
+        if place != nil { line.removeFirst() }
+        return nil
+      }
+      // Those before it each take about one request.
+      let before = UInt64(place ?? line.count)
+      let (others, overflow) = before.multipliedReportingOverflow(by: lastCost)
+      let step = min(overflow ? .max : others, RateLimiter.longestWait)
+      let delay = max(1000, min(RateLimiter.longestWait, wait &+ step < wait ? .max : wait &+ step))
+      let (sum, wraps) = now.addingReportingOverflow(delay)
+      let due = wraps ? UInt64.max : sum
+      if let place {
+        line[place].due = due
+      } else {
+        line.append(Place(member: member.number, due: due))
+      }
+      return due
+    }
+
+    mutating func charge(byteCount: Int, at now: UInt64) {
+      let cost = bytes.charge(UInt64(max(0, byteCount)), at: now)
+      lastCost = max(cost, requests.charge(1, at: now))
+    }
   }
 
   private let state: Mutex<State>
-  // Spares disks without limits the lock.
+  // Spares devices without limits the lock.
   private let isLimited: Atomic<Bool>
 
   /// Times told are no further off, so that new limits soon count for those who wait.
@@ -93,42 +127,24 @@ public final class RateLimiter: Sendable {
   /// 100 ms off.
   public func admits(_ member: Member, atNanoseconds now: UInt64) -> UInt64? {
     guard isLimited.load(ordering: .acquiring) else { return nil }
+    return state.withLock { $0.wait(of: member, at: now) }
+  }
+
+  /// ``admits(_:atNanoseconds:)`` and ``charge(byteCount:atNanoseconds:)`` in one step, for a request that is
+  /// known before it is taken: what passes is charged, and no other thread comes in between.
+  public func take(_ member: Member, byteCount: Int, atNanoseconds now: UInt64) -> UInt64? {
+    guard isLimited.load(ordering: .acquiring) else { return nil }
     return state.withLock { state in
-      let wait = max(state.bytes.wait(at: now), state.requests.wait(at: now))
-      while wait == 0, let first = state.line.first, first.member != member.number,
-        Self.elapsed(since: first.due, at: now) > Self.patience
-      {
-        // Its ring broke or its guest stopped asking; the others need not suffer for it.
-        state.line.removeFirst()
-      }
-      let place = state.line.firstIndex { $0.member == member.number }
-      if wait == 0 && (place ?? state.line.count) == 0 {
-        if place != nil { state.line.removeFirst() }
-        return nil
-      }
-      // Those before it each take about one request.
-      let before = UInt64(place ?? state.line.count)
-      let (others, overflow) = before.multipliedReportingOverflow(by: state.lastCost)
-      let step = min(overflow ? .max : others, Self.longestWait)
-      let delay = max(1000, min(Self.longestWait, wait &+ step < wait ? .max : wait &+ step))
-      let (sum, wraps) = now.addingReportingOverflow(delay)
-      let due = wraps ? UInt64.max : sum
-      if let place {
-        state.line[place].due = due
-      } else {
-        state.line.append(Place(member: member.number, due: due))
-      }
-      return due
+      if let due = state.wait(of: member, at: now) { return due }
+      state.charge(byteCount: byteCount, at: now)
+      return nil
     }
   }
 
   /// Notes a request that passed; `byteCount` is what it moves, 0 for a flush.
   public func charge(byteCount: Int, atNanoseconds now: UInt64) {
     guard isLimited.load(ordering: .acquiring) else { return }
-    state.withLock { state in
-      let cost = state.bytes.charge(UInt64(max(0, byteCount)), at: now)
-      state.lastCost = max(cost, state.requests.charge(1, at: now))
-    }
+    state.withLock { $0.charge(byteCount: byteCount, at: now) }
   }
 
   /// Nanoseconds from `start` to `now` on a clock that wraps; 0 when `now` comes first.
