@@ -133,20 +133,40 @@ public struct BackRing: ~Copyable, Sendable {
   /// The last look before waiting for an event (ring.h, RING_FINAL_CHECK_FOR_REQUESTS): false if no request
   /// is left and the next one brings an event; true if there is something to take.
   @inlinable
-  public mutating func finalCheck() throws(RingError) -> Bool { try finalCheck(afterEachAccess: {}) }
+  public mutating func finalCheck() throws(RingError) -> Bool { try finalCheck(forRequests: 1) }
+
+  /// The last look before waiting for `count` requests, 1 to ``slotCount``: false if fewer are left and the
+  /// one that completes their number brings an event, which those before it do not; true if as many can be
+  /// taken.
+  ///
+  /// Publish first: an unpublished response keeps the frontend from its slot, and it may never post as many.
+  @inlinable
+  public mutating func finalCheck(forRequests count: Int) throws(RingError) -> Bool {
+    try finalCheck(forRequests: count, afterEachAccess: {})
+  }
 
   /// ``finalCheck()``, with the other side free to act after each access to the page, as in
   /// ``publish(afterEachAccess:)``.
   @inlinable @inline(__always)
   public mutating func finalCheck(afterEachAccess act: () -> Void) throws(RingError) -> Bool {
+    try finalCheck(forRequests: 1, afterEachAccess: act)
+  }
+
+  /// ``finalCheck(forRequests:)``, with the other side free to act after each access to the page.
+  @inlinable @inline(__always)
+  public mutating func finalCheck(
+    forRequests count: Int, afterEachAccess act: () -> Void
+  ) throws(RingError) -> Bool {
+    precondition(count > 0 && count <= slotCount)
     let before = try refresh()
     act()
-    guard before == 0 else { return true }
-    shared.storeEvent(.requestEvent, indices.requestConsumer &+ 1)
+    guard before < count else { return true }
+    // Counted from the consumer: what is posted already does not bring the event at once.
+    shared.storeEvent(.requestEvent, indices.requestConsumer &+ UInt32(count))
     act()
     let after = try refresh()
     act()
-    return after != 0
+    return after >= count
   }
 
   @usableFromInline
