@@ -56,7 +56,7 @@ let package = Package(
       name: "BlkbackTests", dependencies: ["Blkback", "Simulator", "RingKit"],
       swiftSettings: settings),
     .testTarget(
-      name: "NetbackTests", dependencies: ["Netback", "Simulator", "RingKit"],
+      name: "NetbackTests", dependencies: ["Netback", "Simulator", "RingKit", "COracle"],
       swiftSettings: settings),
     .testTarget(
       name: "LoopbackTests", dependencies: ["Loopback", "RingKit", "CXen"], swiftSettings: settings),

@@ -2,3 +2,4 @@
 #include "ring_oracle.h"
 #include "refuse.h"
 #include "loop.h"
+#include "tap_oracle.h"
