@@ -77,7 +77,11 @@ final class KernelTaps {
         #expect(taps.send(VirtioNetHeader(offload), bytes, memory) == 0)
         let received = try taps.receive()
         #expect(SoftwareChecksum.complete(bytes, &offload))
-        #expect(received[0] == 0 && Array(received[12...]) == bytes.array)
+        #expect(received[0] == 0)
+        // A bridge takes padding off where there is no tag.
+        let count = bytes.count - padding
+        #expect(received[12..<12 + count] == bytes.array[..<count])
+        #expect(received[(12 + count)...].allSatisfy { $0 == 0 })
       }
     }
   }
@@ -127,7 +131,8 @@ final class KernelTaps {
   @Test func aReaderThatTakesOffloadsGetsThemBack() throws {
     let taps = try KernelTaps(offloads: 7)  // CSUM, TSO4, TSO6
     for size in [nil, 1000] as [UInt16?] {
-      for frame in FrameShapes.all(payload: size == nil ? 1300 : 3000) where size == nil || frame.transport == .tcp {
+      for frame in FrameShapes.all(payload: size == nil ? 1300 : 3000)
+      where size == nil || frame.transport == .tcp {
         // Two tags, or headers behind that of IPv6, and Linux cuts in any case.
         if size != nil, frame.tags.count > 1 || !frame.extensions.isEmpty { continue }
         let (bytes, offload) = try prepare(frame, size: size)

@@ -76,7 +76,11 @@ import Testing
     let all = segments(frame, size: 1448)
     #expect(all.count == 46)
     #expect(all.flatMap { $0[frame.headerByteCount...] } == frame.payload)
-    #expect(segments(frame, size: 1).count == payload)
+    var offload = PacketOffload()
+    offload.segmentation = .tcpIPv4
+    offload.segmentSize = 1
+    let segmenter = Segmenter(frame: memory.load(frame.bytes), offload: offload)
+    #expect(segmenter.segmentCount == payload && segmenter.byteCount(of: payload - 1) == 55)
   }
 
   @Test func whatIsNotAsItWasToldBecomesNothing() {
