@@ -2,7 +2,7 @@ import CShared
 import Glibc
 import RingKit
 
-/// Copies to and from the pages of one domain, through mappings of its shares that are kept.
+/// Copies to, from and between the pages of one domain, through mappings of its shares that are kept.
 ///
 /// Whether a page is still granted is read from the owner's grant words, so a copy needs the machine only the
 /// first time it meets a share.
@@ -57,25 +57,79 @@ final class GrantCopier {
 
   /// Does one copy and returns its status.
   func copy(_ segment: GrantCopyBatch.Segment) -> Int16 {
-    let reference = segment.reference.rawValue
-    let word = words.word(reference)
-    guard word.isLive else { return GrantStatus.badReference }
-    if segment.toGuest, !word.isWritable { return GrantStatus.permissionDenied }
     let length = Int(segment.local.length)
-    guard segment.pageOffset >= 0, segment.pageOffset + length <= pageByteCount,
-      let local = unsafe UnsafeMutableRawPointer(bitPattern: segment.local.address)
-    else { return GrantStatus.badArgument }
+    let granted = GrantCopyBatch.GrantedBytes(
+      domain: segment.domain, reference: segment.reference, pageOffset: segment.pageOffset)
+    do throws(GrantRefusal) {
+      let remote = unsafe try locate(granted, length, forWriting: segment.toGuest)
+      guard let local = unsafe UnsafeMutableRawPointer(bitPattern: segment.local.address) else {
+        return GrantStatus.badArgument
+      }
+      // Sound: `locate` checked the remote side, and the caller keeps its memory alive.
+      if segment.toGuest {
+        unsafe shared_copy_data(remote, local, length)
+      } else {
+        unsafe shared_copy_data(local, remote, length)
+      }
+      return GrantStatus.okay
+    } catch {
+      return error.status
+    }
+  }
+
+  /// Does one copy from a page of `source` to one of `destination`, and returns its status.
+  static func copy(
+    _ copy: GrantCopyBatch.GuestToGuest, from source: GrantCopier, to destination: GrantCopier
+  ) -> Int16 {
+    do throws(GrantRefusal) {
+      if source !== destination {
+        let from = unsafe try source.locate(copy.source, copy.byteCount, forWriting: false)
+        let to = unsafe try destination.locate(copy.destination, copy.byteCount, forWriting: true)
+        unsafe shared_copy_data(to, from, copy.byteCount)
+      } else {
+        try source.copyWithin(copy)
+      }
+      return GrantStatus.okay
+    } catch {
+      return error.status
+    }
+  }
+
+  /// A copy between two pages of the owner. It goes through a page of ours: mapping one share may drop the
+  /// other, and the two may be one page.
+  private func copyWithin(_ copy: GrantCopyBatch.GuestToGuest) throws(GrantRefusal) {
+    let between = UnsafeMutableRawPointer.allocate(byteCount: pageByteCount, alignment: pageByteCount)
+    defer { unsafe between.deallocate() }
+    // Both sides before a byte moves, as the hypervisor has it.
+    _ = unsafe try locate(copy.destination, copy.byteCount, forWriting: true)
+    let from = unsafe try locate(copy.source, copy.byteCount, forWriting: false)
+    unsafe shared_copy_data(between, from, copy.byteCount)
+    let to = unsafe try locate(copy.destination, copy.byteCount, forWriting: true)
+    unsafe shared_copy_data(to, between, copy.byteCount)
+  }
+
+  /// Why a copy was not done.
+  private struct GrantRefusal: Error {
+    let status: Int16
+  }
+
+  /// Where `length` granted bytes lie until the next call.
+  @unsafe
+  private func locate(
+    _ granted: GrantCopyBatch.GrantedBytes, _ length: Int, forWriting: Bool
+  ) throws(GrantRefusal) -> UnsafeMutableRawPointer {
+    let reference = granted.reference.rawValue
+    let word = words.word(reference)
+    guard word.isLive else { throw GrantRefusal(status: GrantStatus.badReference) }
+    if forWriting, !word.isWritable { throw GrantRefusal(status: GrantStatus.permissionDenied) }
+    guard granted.pageOffset >= 0, granted.pageOffset + length <= pageByteCount else {
+      throw GrantRefusal(status: GrantStatus.badArgument)
+    }
     guard let share = keptShare(reference, word) ?? fetch(reference, word) else {
-      return GrantStatus.badReference
+      throw GrantRefusal(status: GrantStatus.badReference)
     }
-    // Sound: the page lies in the share, the bytes in the page, and the caller keeps its memory alive.
-    let remote = unsafe share.base + Int(reference - share.first) * pageByteCount + segment.pageOffset
-    if segment.toGuest {
-      unsafe shared_copy_data(remote, local, length)
-    } else {
-      unsafe shared_copy_data(local, remote, length)
-    }
-    return GrantStatus.okay
+    // Sound: the page lies in the share, and the bytes in the page.
+    return unsafe share.base + Int(reference - share.first) * pageByteCount + granted.pageOffset
   }
 
   /// Shares and pages that are mapped now.

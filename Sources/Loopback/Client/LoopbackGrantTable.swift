@@ -93,11 +93,21 @@ public final class LoopbackGrantTable: GrantTable {
   public func copy(_ batch: inout GrantCopyBatch) {
     var copier: GrantCopier?
     for index in 0..<batch.count {
+      if let copy = batch.guestToGuest(at: index) {
+        batch.setStatus(self.copy(copy), at: index)
+        continue
+      }
       let segment = batch[index]
       if copier?.owner != segment.domain { copier = self.copier(of: segment.domain) }
       let status = copier?.copy(segment) ?? GrantStatus.badDomain
       batch.setStatus(status, at: index)
     }
+  }
+
+  private func copy(_ copy: GrantCopyBatch.GuestToGuest) -> Int16 {
+    guard let source = copier(of: copy.source.domain), let destination = copier(of: copy.destination.domain)
+    else { return GrantStatus.badDomain }
+    return GrantCopier.copy(copy, from: source, to: destination)
   }
 
   private func copier(of domain: DomainID) -> GrantCopier? {

@@ -31,10 +31,19 @@ public final class XenGrantTable: GrantTable {
   }
 
   public func copy(_ batch: inout GrantCopyBatch) {
-    guard batch.count > 0 else { return }
-    // Sound: the array holds `count` segments for the call. A failed ioctl leaves statuses as they were
-    // preset, which is failed (XSA-226's class), so its result adds nothing.
-    _ = unsafe xengnttab_grant_copy(handle.raw, UInt32(batch.count), batch.unsafeSegments)
+    // The kernel marks the private pages of a call written or not by the last copy it met (gntdev.c,
+    // gntdev_copy_batch.writeable), so that a call of both directions could lose what it wrote.
+    // Sound: the batch, and its arrays with it, stays for the calls.
+    unsafe copy(batch.unsafeCopiesIn)
+    unsafe copy(batch.unsafeCopiesOut)
+  }
+
+  @unsafe
+  private func copy(_ copies: UnsafeMutableBufferPointer<xengnttab_grant_copy_segment_t>) {
+    guard !copies.isEmpty else { return }
+    // A failed ioctl leaves statuses as they were preset, which is failed (XSA-226's class), so its result
+    // adds nothing.
+    _ = unsafe xengnttab_grant_copy(handle.raw, UInt32(copies.count), copies.baseAddress)
   }
 
   /// The open device; it outlives every mapping made through it.
