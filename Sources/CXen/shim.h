@@ -13,6 +13,7 @@
 #include <xen/grant_table.h>
 #include <xen/io/ring.h>
 #include <xen/io/blkif.h>
+#include <xen/io/netif.h>
 #include <xen/io/xenbus.h>
 #include <xen/io/xs_wire.h>
 
@@ -37,6 +38,14 @@ _Static_assert(sizeof(blkif_request_t) == 112, "64-bit blkif request");
 _Static_assert(sizeof(blkif_response_t) == 16, "64-bit blkif response");
 _Static_assert(sizeof(blkif_request_indirect_t) == 64, "64-bit indirect request");
 #endif
+_Static_assert(sizeof(struct netif_tx_request) == 12, "netif transmit request");
+_Static_assert(sizeof(struct netif_tx_response) == 4, "netif transmit response");
+_Static_assert(sizeof(struct netif_rx_request) == 8, "netif receive request");
+_Static_assert(sizeof(struct netif_rx_response) == 8, "netif receive response");
+_Static_assert(sizeof(struct netif_extra_info) == 8, "netif extra info");
+_Static_assert(sizeof(struct xen_netif_ctrl_request) == 16, "netif control request");
+_Static_assert(sizeof(struct xen_netif_ctrl_response) == 12, "netif control response");
+_Static_assert(sizeof(struct xen_netif_gref) == 8, "netif staging grant");
 _Static_assert(sizeof(struct xsd_sockmsg) == 16, "xenstore message header");
 
 #endif

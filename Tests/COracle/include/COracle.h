@@ -1,4 +1,5 @@
 #include "blkif_oracle.h"
+#include "netif_oracle.h"
 #include "ring_oracle.h"
 #include "refuse.h"
 #include "loop.h"
