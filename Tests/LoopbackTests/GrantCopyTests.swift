@@ -133,6 +133,107 @@ import Testing
     #expect(copy(reference, toGuest: true, of: DomainID(rawValue: 5)) == -3)
   }
 
+  // MARK: Between guests
+
+  static let third = DomainID(rawValue: 5)
+
+  /// One copy between granted pages and its status.
+  func copy(
+    from source: GrantCopyBatch.GrantedBytes, to destination: GrantCopyBatch.GrantedBytes, _ byteCount: Int
+  ) -> Int16 {
+    var batch = GrantCopyBatch(capacity: 1)
+    batch.append(
+      GrantCopyBatch.GuestToGuest(source: source, destination: destination, byteCount: byteCount))
+    grants.copy(&batch)
+    return batch.status(at: 0)
+  }
+
+  @Test(arguments: [(0, 0, 1), (0, 0, 4096), (1, 0, 4095), (0, 4095, 1), (512, 1024, 512), (3, 1, 5)])
+  func bytesGoFromGuestToGuest(from: Int, to: Int, length: Int) throws {
+    let mine = try share(2)
+    let theirs = try fixture.sharing(Self.third).share(
+      pageCount: 3, with: MachineFixture.back, access: .readWrite)
+    let pattern = (0..<length).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ 1) | 0x80 }
+    mine.pages.write(pattern, at: 4096 + from)
+    #expect(
+      copy(
+        from: .init(domain: front, reference: mine.references[1], pageOffset: from),
+        to: .init(domain: Self.third, reference: theirs.references[2], pageOffset: to), length) == 0)
+    var expected = [UInt8](repeating: 0, count: 12288)
+    expected.replaceSubrange(8192 + to..<8192 + to + length, with: pattern)
+    #expect(theirs.pages.bytes(count: 12288) == expected)
+    #expect(mine.pages.bytes(at: 4096 + from, count: length) == pattern)
+  }
+
+  /// Two interfaces of one guest, and even one page: what is read is read before anything is written.
+  @Test func bytesGoFromAGuestToItself() throws {
+    let mine = try share(2)
+    mine.pages.write([1, 2, 3, 4, 5, 6, 7, 8], at: 0)
+    let source = GrantCopyBatch.GrantedBytes(domain: front, reference: mine.references[0], pageOffset: 0)
+    var destination = GrantCopyBatch.GrantedBytes(
+      domain: front, reference: mine.references[1], pageOffset: 4090)
+    #expect(copy(from: source, to: destination, 6) == 0)
+    #expect(mine.pages.bytes(at: 8186, count: 6) == [1, 2, 3, 4, 5, 6])
+    destination = .init(domain: front, reference: mine.references[0], pageOffset: 2)
+    #expect(copy(from: source, to: destination, 6) == 0)
+    #expect(mine.pages.bytes(count: 8) == [1, 2, 1, 2, 3, 4, 5, 6])
+  }
+
+  @Test func bothSidesOfACopyBetweenGuestsAreChecked() throws {
+    let mine = try share(1)
+    let fixed = try share(1, .readOnly)
+    let theirs = try fixture.sharing(Self.third).share(
+      pageCount: 1, with: MachineFixture.back, access: .readWrite)
+    let foreign = try fixture.sharing(Self.third).share(
+      pageCount: 1, with: DomainID(rawValue: 7), access: .readWrite)
+    mine.pages.number(from: 1)
+    fixed.pages.number(from: 9)
+    func place(_ shared: SharedPages, _ domain: DomainID) -> GrantCopyBatch.GrantedBytes {
+      .init(domain: domain, reference: shared.references[0], pageOffset: 0)
+    }
+    let good = place(mine, front)
+    let other = place(theirs, Self.third)
+    let nowhere = GrantCopyBatch.GrantedBytes(
+      domain: front, reference: GrantReference(rawValue: 40000), pageOffset: 0)
+    let cases: [(GrantCopyBatch.GrantedBytes, GrantCopyBatch.GrantedBytes, Int16)] = [
+      (good, other, 0), (other, good, 0), (place(fixed, front), other, 0),
+      (other, place(fixed, front), -8), (good, place(fixed, front), -8),
+      (nowhere, other, -3), (other, nowhere, -3), (nowhere, good, -3), (good, nowhere, -3),
+      (place(foreign, Self.third), good, -3), (good, place(foreign, Self.third), -3),
+      (.init(domain: DomainID(rawValue: 50), reference: good.reference, pageOffset: 0), other, -2),
+      (good, .init(domain: DomainID(rawValue: 50), reference: other.reference, pageOffset: 0), -2),
+      (place(fixed, front), good, 0),
+    ]
+    var batch = GrantCopyBatch(capacity: cases.count * 2)
+    for (source, destination, _) in cases {
+      batch.append(
+        GrantCopyBatch.GuestToGuest(source: source, destination: destination, byteCount: 1))
+      // Copies of other kinds in between keep their own statuses.
+      batch.append(
+        .init(
+          toGuest: false, domain: front, reference: good.reference, pageOffset: 0,
+          local: local.pages.segment(offset: 0, length: 1)))
+    }
+    grants.copy(&batch)
+    #expect(cases.indices.map { batch.status(at: $0 * 2) } == cases.map { $0.2 })
+    #expect(cases.indices.allSatisfy { batch.status(at: $0 * 2 + 1) == 0 })
+    #expect(mine.pages.bytes(count: 1) == [9] && theirs.pages.bytes(count: 1) == [9])
+  }
+
+  /// With room for one share only, mapping one side drops the other.
+  @Test func aCopyWithinAGuestNeedsNoTwoSharesAtATime() throws {
+    let link = try MachineLink(directory: fixture.directory, domain: MachineFixture.back)
+    let copier = try #require(
+      GrantCopier(owner: front, link: link, maximumShareCount: 1, maximumPageCount: 1))
+    let shares = try [share(1), share(1)]
+    shares[0].pages.number(from: 77)
+    let passage = GrantCopyBatch.GuestToGuest(
+      source: .init(domain: front, reference: shares[0].references[0], pageOffset: 0),
+      destination: .init(domain: front, reference: shares[1].references[0], pageOffset: 0), byteCount: 16)
+    for _ in 0..<3 { #expect(GrantCopier.copy(passage, from: copier, to: copier) == 0) }
+    #expect(shares[1].pages.bytes(count: 16) == shares[0].pages.bytes(count: 16))
+  }
+
   /// What is kept mapped has a bound, and being over it costs nothing but time.
   @Test func keptMemoryIsBounded() throws {
     let link = try MachineLink(directory: fixture.directory, domain: MachineFixture.back)
