@@ -153,7 +153,9 @@ struct ControlHashTests {
         #expect(try fixture.status(.setHashMapping, bad, 8, 0) == .invalidParameter)
       }
     }
+    // Neither what the queues have nor what the next change would tell them.
     #expect(fixture.host.hash.mapping == [0, 1, 2, 0, 1, 2, 0, 1])
+    #expect(fixture.world.hash.mapping == [0, 1, 2, 0, 1, 2, 0, 1])
     // The guest changes the page as soon as it was read: nobody looks at it again.
     let memory = fixture.guest.memory
     fixture.host.onGuestRead = { page in
