@@ -69,6 +69,8 @@ import Testing
       let refused = try run("add", stage, domain: 2)
       #expect(refused.status != 0, "\(refused)")
       #expect(try node("hotplug-status", stage, domain: 2) != "connected")
+      let told = try node("hotplug-error", stage, domain: 2) ?? ""
+      #expect(told.contains(image) && !told.contains("Could not open"), "\(told)")
       #expect(try stage.tap("list").split(separator: "\n").count == 1)
       try stage.removeDisk(domain: 2)
       try stage.waitForState(.closed, domain: 2)
@@ -104,6 +106,35 @@ import Testing
       try stage.store.remove(stage.backend())
       #expect(try stage.tap("list").isEmpty, "a tap is left of \(parameters)")
     }
+  }
+
+  /// The image is good, and what is wrong with the disk the script does not look at.
+  @Test(
+    .enabled(if: scripts != nil, "Xen's script block-tap is not on this machine; the lab fetches it"),
+    .enabled(if: hasTools, "the script needs Debian's package xenstore-utils"),
+    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(5)),
+    arguments: [false, true])
+  func aDiskThatCannotBeServedFailsTheScript(sharesATap: Bool) throws {
+    let stage = try TapStage(domains: [1, 2])
+    for domain in 1...2 { try stage.store.write("/local/domain/\(domain)/vm", "/vm/guest-\(domain)") }
+    let image = "aio:\(try stage.image("disk.img"))"
+    if sharesATap {
+      try stage.addDisk(image, domain: 2, mode: "r")
+      try stage.waitForState(.initWait, domain: 2)
+      #expect(try run("add", stage, domain: 2).status == 0)
+    }
+    let before = try stage.tap("list")
+    try stage.addDisk(image, mode: "r", more: [("logical-sector-size", "700")])
+    try stage.waitForState(.initWait)
+    let added = try run("add", stage)
+    #expect(added.status == 1 && added.output.contains("logical-sector-size is 700"), "\(added)")
+    #expect(try node("hotplug-status", stage) == "error")
+    #expect(try node("hotplug-error", stage) == "Could not open \"\(image)\"")
+    #expect(try node("physical-device-path", stage) == nil)
+    try stage.removeDisk()
+    try stage.waitForState(.closed)
+    try stage.store.remove(stage.backend())
+    #expect(try stage.tap("list") == before)
   }
 
   @Test(

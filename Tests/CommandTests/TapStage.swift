@@ -34,26 +34,31 @@ final class TapStage {
     daemon.process.waitUntilExit()
   }
 
-  /// Runs tap-ctl to its end.
-  func run(_ words: [String]) throws -> Command.Outcome {
-    try Command.run(words, as: tapControl, environment: [TapCommand.socketVariable: socket])
+  /// Runs tap-ctl to its end, by the hotplug script of this domain's disk if one is named.
+  func run(_ words: [String], scriptOf domain: Int? = nil) throws -> Command.Outcome {
+    var environment = [TapCommand.socketVariable: socket]
+    environment[TapCommand.deviceVariable] = domain.map { "backend/vbd3/\($0)/51712" }
+    return try Command.run(words, as: tapControl, environment: environment)
   }
 
   func run(_ words: String...) throws -> Command.Outcome { try run(words) }
 
   /// Runs tap-ctl and expects it to succeed; gives what it printed, without the end of the line.
   @discardableResult
-  func tap(_ words: String..., location: SourceLocation = #_sourceLocation) throws -> String {
-    let outcome = try run(words)
+  func tap(
+    _ words: String..., scriptOf domain: Int? = nil, location: SourceLocation = #_sourceLocation
+  ) throws -> String {
+    let outcome = try run(words, scriptOf: domain)
     #expect(outcome.status == 0 && outcome.errors.isEmpty, "\(words): \(outcome)", sourceLocation: location)
     return outcome.output.trimmingCharacters(in: .newlines)
   }
 
   /// Runs tap-ctl and expects it to fail so, and to say these words.
   func expect(
-    _ errno: Int32, _ said: String..., from words: [String], location: SourceLocation = #_sourceLocation
+    _ errno: Int32, _ said: String..., from words: [String], scriptOf domain: Int? = nil,
+    location: SourceLocation = #_sourceLocation
   ) throws {
-    let outcome = try run(words)
+    let outcome = try run(words, scriptOf: domain)
     #expect(outcome.status == errno, "\(words): \(outcome)", sourceLocation: location)
     #expect(outcome.output.isEmpty, sourceLocation: location)
     // The words of the error number come last, as with the original.
@@ -95,16 +100,20 @@ final class TapStage {
     "/local/domain/0/backend/vbd3/\(domain)/\(device)"
   }
 
+  func frontend(_ domain: Int) -> String { "/local/domain/\(domain)/device/vbd/51712" }
+
   /// Writes the nodes of a disk with backendtype=tap (libxl_disk.c, device_disk_add) in one transaction, or, without
-  /// a script, those of xenopsd.
+  /// a script, those of xenopsd. In the same one go those of the former disk of another domain.
   func addDisk(
     _ parameters: String, domain: Int = 1, mode: String = "w", script: String? = "/etc/xen/scripts/block-tap",
-    more: [(String, String)] = [], isPV: Bool = true
+    more: [(String, String)] = [], isPV: Bool = true, replacing former: Int? = nil
   ) throws {
-    let (backend, frontend) = (backend(domain), "/local/domain/\(domain)/device/vbd/51712")
+    let (backend, frontend) = (backend(domain), frontend(domain))
+    let gone = former.map { [self.backend($0), self.frontend($0)] } ?? []
     let guest = DomainID(rawValue: UInt16(domain))
     let scripts = script.map { [("script", $0)] } ?? []
     try store.transaction { tree throws(StoreError) in
+      for path in gone { try tree.remove(path) }
       try tree.makeDirectory(frontend)
       try tree.setPermissions(
         [

@@ -6,6 +6,14 @@ extension Vbd {
     try environment.store.read("\(nodes.directory)/script").map { !$0.isEmpty } ?? false
   }
 
+  /// Why the script that the toolstack runs now for this disk would end well in vain; nil when none is awaited, or
+  /// nothing is known that hinders. What was in the way is tried again first: it may be mended by now.
+  public func troubleOfScript() -> VbdError? {
+    guard trouble != nil, hotplug == .awaited, handshake.own == .initWait else { return nil }
+    publish(from: .initWait, thenState: .initWait)
+    return waitsForImage ? nil : trouble
+  }
+
   /// Tells that a frontend waits for the script, once.
   func tellOfWaiting(_ nodes: BackendNodes) {
     let isWaiting =

@@ -39,7 +39,15 @@ extension Daemon {
   ) throws(TapError) -> TapReply? {
     var reply = TapReply(process: Self.process)
     switch question.verb {
-    case .list: reply.taps = taps.table.taps
+    case .list:
+      // A script that finds a tap of its image opens none, so that it is told here. Where others keep the image from
+      // the disk it is told nothing: it looks itself who they are.
+      if let image = question.image, !taps.taps(of: image).isEmpty,
+        caller(question)?.trouble?.errno != EBUSY
+      {
+        try refuseInVain(question)
+      }
+      reply.taps = taps.table.taps
     case .spawn: break
     case .allocate: reply.minor = try taps.change { (table) throws(TapError) in try table.allocate() }
     case .free:
@@ -101,6 +109,7 @@ extension Daemon {
     var image = TapImage(name: try checkedName(question.image))
     image.isReadOnly = question.isReadOnly ?? false
     image.isDirect = question.isDirect ?? true
+    try refuseInVain(question)
     let others = taps.taps(of: image.name)
     if let other = others.first(where: { $0.image?.isReadOnly != true || !image.isReadOnly }) {
       throw TapError(
@@ -122,6 +131,20 @@ extension Daemon {
       throw error
     }
     logger.info("tap \(minor) opened \(image.name)")
+  }
+
+  /// Has the hotplug script of a disk fail that cannot be served: otherwise xl succeeds, and the disk ends in Closed.
+  /// Only the disk that the script is for counts. Several may wait with the same image, and those that can be
+  /// served are not to suffer for the others.
+  private func refuseInVain(_ question: TapQuestion) throws(TapError) {
+    guard let disk = caller(question), let trouble = disk.troubleOfScript() else { return }
+    throw TapError(trouble.errno ?? EINVAL, "\(disk.words) cannot be served: \(trouble)")
+  }
+
+  /// The disk whose hotplug script asks, if it is one of ours.
+  private func caller(_ question: TapQuestion) -> Vbd? {
+    guard let device = question.device else { return nil }
+    return disks.first { $0.key.description == device }?.value
   }
 
   /// Sees that a tap's image is good, and keeps other writers out of it. In xl's order a guest's disk has opened it

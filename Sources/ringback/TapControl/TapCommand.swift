@@ -18,6 +18,9 @@ struct TapCommand {
   static let devicePrefix = "/run/blktap-control/tapdisk/tapdisk-"
   /// Where the daemon listens, unless `--control-socket` or the environment says otherwise.
   static let socketVariable = "RINGBACK_CONTROL_SOCKET"
+  /// Where libxl, and before it udev, tells a hotplug script its device (libxl_linux.c, get_hotplug_env): whatever
+  /// the script calls finds it too. Relative to /local/domain/<own>, as in "backend/vbd3/1/51712".
+  static let deviceVariable = "XENBUS_PATH"
 
   var environment = ProcessInfo.processInfo.environment
   var isTerminal = isatty(STDOUT_FILENO) == 1
@@ -75,7 +78,8 @@ struct TapCommand {
     _ verb: TapQuestion.Verb, _ arguments: TapArguments, socket: String
   ) -> Outcome {
     do {
-      let question = try TapQuestion(verb, arguments)
+      var question = try TapQuestion(verb, arguments)
+      question.nameCaller(environment[Self.deviceVariable])
       let reply = try DaemonClient(path: socket).ask(question)
       return Outcome(output: try output(verb, arguments, reply))
     } catch let error as TapUsageError {
@@ -133,7 +137,11 @@ extension TapQuestion {
     self.init(verb)
     minor = try arguments.number("m", "minor", below: TapTable.limit)
     process = try arguments.number("p", "process", below: Int(Int32.max)).map { Int32($0) }
-    if verb == .list { return }
+    if verb == .list {
+      image = arguments["t"].flatMap { type in arguments["f"].map { "\(type):\($0)" } }
+      if image?.utf8.count ?? 0 > Self.longestName { image = nil }
+      return
+    }
     if verb == .open || verb == .create || verb == .unpause {
       image = arguments["a"]
       guard image?.utf8.count ?? 0 <= Self.longestName else {
@@ -155,6 +163,16 @@ extension TapQuestion {
     }
     if verb != .create && verb != .open { force = arguments.has("f") ? true : nil }
     timeoutSeconds = try arguments.number("t", "number of seconds", below: Self.longestTimeout + 1)
+  }
+}
+
+extension TapQuestion {
+  /// Takes over whose script asks, where that matters. A path that is no backend's says nothing.
+  mutating func nameCaller(_ path: String?) {
+    guard verb == .list || verb == .open || verb == .create else { return }
+    let parts = (path ?? "").split(separator: "/").suffix(4).map(String.init)
+    guard parts.count == 4, parts[0] == "backend" else { return }
+    device = DeviceAddress(kind: parts[1], domain: parts[2], device: parts[3])?.description
   }
 }
 

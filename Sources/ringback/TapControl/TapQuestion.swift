@@ -14,8 +14,11 @@ struct TapQuestion: Codable, Equatable {
   var minor: Int?
   /// The process that the asker takes to be the tapdisk: any process of a daemon, this one's or an earlier one's.
   var process: Int32?
-  /// open, create: the image as "PREFIX:LOCATION". unpause: the image to go on with.
+  /// open, create: the image as "PREFIX:LOCATION". unpause: the image to go on with. list: the one that is looked
+  /// for, if it is one.
   var image: String?
+  /// list, open, create: the disk whose hotplug script asks, as "KIND/DOMAIN/NUMBER".
+  var device: String?
   /// open, create: nobody may write through this tap.
   var isReadOnly: Bool?
   /// open, create: false for the host's page cache instead of direct I/O.
