@@ -48,6 +48,35 @@ import Testing
     }
   }
 
+  /// A daemon takes back what an earlier one has told of a disk: at once of one that has gone, and otherwise when it
+  /// goes, although it is not served any more.
+  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+  func errorsOfAnEarlierDaemonAreTakenBack(afterTheStart: Bool) throws {
+    let stage = try TapStage()
+    let errors = "/local/domain/0/error/backend"
+    try stage.addDisk("aio:\(stage.directory)/no.img", script: nil, more: [("hotplug-status", "connected")])
+    try stage.waitForState(.closed)
+    #expect(try stage.errorNode() != nil)
+    let gone = [stage.backend(), stage.frontend(1)]
+    try stage.restartDaemon(killing: true) {
+      if afterTheStart {
+        try stage.removeDisk()
+        try stage.store.write("\(stage.backend())/state", XenbusState.closed.text)
+      } else {
+        for path in gone { try stage.store.remove(path) }
+      }
+    }
+    if afterTheStart {
+      // It answers when it has looked at everything.
+      try stage.tap("list")
+      #expect(try stage.errorNode() != nil, "the disk is still there")
+      for path in gone { try stage.store.remove(path) }
+    }
+    let deadline = ContinuousClock.now + .seconds(60)
+    while try stage.store.exists(errors), ContinuousClock.now < deadline {}
+    #expect(try !stage.store.exists(errors))
+  }
+
   /// As libxl does, without its script.
   private func remove(_ domain: Int, _ stage: TapStage) throws {
     try stage.removeDisk(domain: domain)

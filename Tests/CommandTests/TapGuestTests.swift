@@ -205,6 +205,27 @@ import Testing
     try stage.waitForEnd(domain: 2)
   }
 
+  /// A guest is destroyed, and the next one has its image at once: that one's disk waits until the requests in flight
+  /// have ended and the image is closed, and then is served. Nothing else wakes it.
+  @Test(.timeLimit(.minutes(5)), arguments: [("aio", "raw"), ("vhd", "vpc")])
+  func anImageIsHandedOn(type: String, format: String) throws {
+    let stage = try TapStage(domains: [1, 2])
+    let presence = try LoopbackHypervisor(
+      directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 1))
+    defer { withExtendedLifetime(presence) {} }
+    let image = "\(type):\(try stage.image("a.img", format: format))"
+    let connected = [("hotplug-status", "connected")]
+    try stage.addDisk(image, script: nil, more: connected)
+    let guest = try guest(stage, milliseconds: 60_000)
+    defer { guest.process.terminate() }
+    _ = try stage.daemon.wait(for: "-> Connected")
+    try stage.addDisk(image, domain: 2, script: nil, more: connected, replacing: 1)
+    try stage.waitForNode("state", domain: 2) { $0 != XenbusState.initialising.text }
+    #expect(try stage.store.read("\(stage.backend(2))/state") == XenbusState.initWait.text)
+    #expect(try stage.store.read("\(stage.backend(2))/sectors") == "32768")
+    #expect(try stage.errorNode(domain: 2) == nil)
+  }
+
   @Test(.timeLimit(.minutes(5)))
   func aTapFollowsADiskThatGoesOnWithAnotherImage() throws {
     let stage = try TapStage()

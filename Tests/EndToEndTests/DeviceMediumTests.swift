@@ -96,6 +96,73 @@ import Testing
     try world.stop()
   }
 
+  /// What the toolstack has named while its last medium was found to be bad is not written over.
+  @Test func aMediumThatIsNamedMeanwhileCounts() throws {
+    let (asked, goOn) = (DispatchSemaphore(value: 0), DispatchSemaphore(value: 0))
+    let world = try FrontendWorld { (disk) throws(VbdError) in
+      guard disk.image.hasSuffix("bad.iso") else { return try disk.openStore() }
+      asked.signal()
+      _ = goOn.wait(timeout: .now() + 20)
+      throw VbdError("bad.iso is bad")
+    }
+    let path = try image(world, "medium.iso", byte: 1, megabytes: 2)
+    try world.addDisk(nodes: Self.drive.merging(["params": ""]) { $1 })
+    let frontend = try world.connected()
+    try world.write("params", "aio:/bad.iso")
+    try #require(asked.wait(timeout: .now() + 20) == .success)
+    try world.write("params", "aio:\(path)")
+    goOn.signal()
+    #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    #expect(frontend.disk?.sectorCount == 2 << 11)
+    #expect(try world.node("params") == "aio:\(path)")
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  /// A medium that was refused is tried again when the toolstack names it again.
+  @Test func aRefusedMediumThatIsMendedIsTaken() throws {
+    let world = try FrontendWorld()
+    let late = world.path("late.iso")
+    try world.addDisk(nodes: Self.drive.merging(["params": ""]) { $1 })
+    let frontend = try world.connected()
+    try world.write("params", "aio:\(late)")
+    try world.waitForError { $0.contains("late.iso") }
+    try world.wait(until: "params names no medium") { try $0.node("params") == "" }
+    _ = try image(world, "late.iso", byte: 1, megabytes: 2)
+    try world.write("params", "aio:\(late)")
+    #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
+    #expect(frontend.disk?.sectorCount == 2 << 11)
+    try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    try world.stop()
+  }
+
+  /// In a driver domain `params` may not be its own to write: the refusal is told once all the same.
+  @Test func aRefusalThatCannotBeSetBackIsToldOnce() throws {
+    let world = try LibxlWorld(backend: DomainID(rawValue: 3))
+    try world.addGuest()
+    let (guest, device) = (LibxlWorld.guest, LibxlWorld.device)
+    try world.toolstack.writeNodes(
+      guest, device, params: "", mode: "r", more: [("device-type", "cdrom"), ("removable", "1")])
+    try world.toolstack.waitForInitWait(guest, device)
+    try world.toolstack.run(.connects, guest, device)
+    let back = world.toolstack.backendPath(guest, device)
+    try world.store.setPermissions(
+      [
+        StorePermission(domain: DomainID(rawValue: 0), canRead: false, canWrite: false),
+        StorePermission(domain: world.backend, canRead: true, canWrite: false),
+      ], of: "\(back)/params")
+    try world.store.write("\(back)/params", "aio:/nonexistent.iso")
+    _ = try world.waitForLine("could not be set back")
+    for round in 0..<5 {
+      try world.store.write("\(back)/unrelated", "\(round)")
+      try world.settle()
+    }
+    let refusals = world.daemon.lines.filter { $0.message.contains("could not be changed") }
+    #expect(refusals.count == 1, "\(refusals)")
+    try world.toolstack.remove(guest, device, isForced: true)
+    try world.daemon.stop()
+  }
+
   @Test func aDiskThatIsFixedKeepsItsMedium() throws {
     let world = try FrontendWorld()
     let path = try image(world, "other.img", byte: 1, megabytes: 2)

@@ -85,6 +85,9 @@ import Testing
     try world.toolstack.remove(Self.guest, Self.device)
     try world.wait(for: "the error to be taken back") { try world.errorText() == nil }
     #expect(try world.difference(since: before) == [])
+    // A driver domain cannot make it again.
+    let errors = "/local/domain/\(backend)/error"
+    #expect(try world.store.exists(errors) == before.contains(errors), "the toolstack's directory has gone")
     try world.daemon.stop()
   }
 
@@ -238,6 +241,25 @@ import Testing
     try world.daemon.stop()
   }
 
+  /// A guest that closes and comes back, as at a kexec, finds its image kept from others meanwhile.
+  @Test func aDiskThatStaysKeepsItsImage() throws {
+    let lingering = Lingering()
+    let world = try LibxlWorld { (_) throws(VbdError) in try LingeringStore(lingering) }
+    try world.addGuest()
+    try world.toolstack.attach(Self.guest, Self.device, params: "ram:1M")
+    let frontend = try world.frontend()
+    for _ in 0..<2 {
+      try frontend.connect(timeoutMilliseconds: worldMilliseconds)
+      try frontend.close(timeoutMilliseconds: worldMilliseconds)
+    }
+    #expect(lingering.count == 0, "the image was let go")
+    try world.toolstack.beginRemoving(Self.guest, Self.device)
+    try world.wait(for: "the image to be closed") { lingering.count == 1 }
+    lingering.end()
+    try world.toolstack.remove(Self.guest, Self.device)
+    try world.daemon.stop()
+  }
+
   /// A daemon that is told to stop meanwhile waits for it all the same.
   @Test func aDaemonThatStopsWaitsForTheImageToBeClosed() throws {
     let lingering = Lingering()
@@ -280,7 +302,14 @@ import Testing
     try world.toolstack.writeNodes(next, Self.device, params: "ram:1M")
     try world.settle()
     #expect(try world.backendState(next) == .initialising, "the image is not free yet")
+    // Who wants another image does not wait.
+    let other = Self.device + 16
+    try world.toolstack.attach(next, other, params: "ram:2M")
+    try world.toolstack.beginRemoving(next, other, isForced: true)
+    try world.wait(for: "the other image to be closed") { lingering.count == 2 }
+    #expect(try world.backendState(next) == .initialising, "the image is not free yet")
     lingering.end()
+    try world.toolstack.remove(next, other)
     try world.toolstack.waitForInitWait(next, Self.device)
     try world.toolstack.run(.connects, next, Self.device)
     let frontend = try world.frontend(next)

@@ -67,7 +67,7 @@ import Testing
   }
 
   /// tapback, say, which names itself nowhere: it writes states that only a backend writes.
-  @Test(arguments: [XenbusState.initWait, .connected])
+  @Test(arguments: [XenbusState.initWait, .initialised, .connected])
   func aStateThatAnotherBackendWroteEndsOurs(state: XenbusState) throws {
     let world = try LibxlWorld()
     try world.addGuest()
