@@ -1,7 +1,7 @@
 # Guests: making them, and running commands in them. The guest's half of the channel is guest/init.
 # shellcheck shell=bash
 
-guest_limit=$((limit / 2))   # seconds that a guest may take to start, or a script in it to end
+guest_limit=$((limit > 1200 ? 600 : limit / 2))   # seconds that a guest may take to start, or a script in it to end
 piece=1600                   # characters of base64 in one node
 
 guest_names() { ls /run/lab/guests 2>/dev/null; }
