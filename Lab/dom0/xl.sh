@@ -58,13 +58,13 @@ in_guest() {
 # tap_disk FORMAT VDEV FILE [MODE]: as xl takes it
 tap_disk() { echo "format=$1,vdev=$2,access=${4-rw},backendtype=tap,target=/srv/$3"; }
 
-# xl_guest NAME [--fio] [--kernel WORDS] [DISK or CONFIGURATION LINE]...: writes /etc/xen/NAME.cfg
+# xl_guest NAME [--fio] [--kernel WORDS] [--boot-loader LINE] [DISK or CONFIGURATION LINE]...: writes /etc/xen/NAME.cfg
 xl_guest() {
   local name=$1 options=() lines=() disks=''; shift
   while :; do
     case ${1-} in
       --fio) options+=("$1"); shift ;;
-      --kernel) options+=("$1" "$2"); shift 2 ;;
+      --kernel | --boot-loader) options+=("$1" "$2"); shift 2 ;;
       *) break ;;
     esac
   done
