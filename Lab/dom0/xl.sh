@@ -79,6 +79,16 @@ xl_guest() {
   ln -sf "/run/lab/guests/$name" "/etc/xen/$name.cfg"
 }
 
+# device_model: puts QEMU, and what it and Xen put into an HVM guest's memory, where libxl looks for them
+device_model() {
+  mkdir -p /usr/libexec /usr/lib/xen-4.20/boot /usr/share/{seabios,qemu}
+  ln -sf /images/hvm/xen-qemu-system-i386 /usr/libexec/
+  ln -sf /images/hvm/hvmloader /usr/lib/xen-4.20/boot/
+  ln -sf /images/hvm/{*.bin,keymaps} /usr/share/qemu/
+  ln -sf /images/hvm/bios-256k.bin /usr/share/seabios/
+  ln -sf /images/hvm/lib/* /usr/lib/x86_64-linux-gnu/
+}
+
 # xl_create NAME: as described; returns when xl does
 xl_create() {
   admin "xl create /etc/xen/$1.cfg" || return

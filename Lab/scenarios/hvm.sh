@@ -1,17 +1,11 @@
 # An HVM guest starts from its disk: the firmware and a boot sector use the disk that QEMU emulates, which has a VHD image
-# over NBD (a raw one QEMU opens itself, libxl_disk.c). No operating system is started: Linux as an HVM guest takes minutes
-# on an emulated processor.
+# over NBD (a raw one QEMU opens itself, libxl_disk.c).
 # shellcheck shell=bash
 only_for ringback "disks of backendtype=tap" || return 0
 # shellcheck source=dom0/xl.sh
 . "$lab/dom0/xl.sh"
 xl_begin "An HVM guest"
-mkdir -p /usr/libexec /usr/lib/xen-4.20/boot /usr/share/{seabios,qemu}
-ln -sf /images/hvm/xen-qemu-system-i386 /usr/libexec/
-ln -sf /images/hvm/hvmloader /usr/lib/xen-4.20/boot/
-ln -sf /images/hvm/{*.bin,keymaps} /usr/share/qemu/
-ln -sf /images/hvm/bios-256k.bin /usr/share/seabios/
-ln -sf /images/hvm/lib/* /usr/lib/x86_64-linux-gnu/
+device_model
 
 # The boot sector, in real mode: int 13h reads the second sector to 0x7e00 and writes that into the third; its text goes
 # to the serial port, byte by byte until one is zero; then it halts for ever.
