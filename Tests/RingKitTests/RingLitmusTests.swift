@@ -6,7 +6,7 @@ import Testing
 /// The race that the full fences decide: one side publishes at the same moment as the other side makes its
 /// final check. Without them each reads the other's word from before its own store now and then, and both go
 /// to sleep.
-struct RingLitmusTests {
+@Suite(.serialized) struct RingLitmusTests {
   /// Two threads meet here before each moment that they share; the one that comes too late fails both.
   final class Meeting: Sendable {
     private let arrivals = Atomic<Int>(0)
