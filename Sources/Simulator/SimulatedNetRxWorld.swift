@@ -112,12 +112,15 @@ public final class SimulatedNetRxWorld {
     return true
   }
 
+  /// Whether a thread that polls would make a turn.
+  public func hasWork() -> Bool { line.hasWork() }
+
   /// One turn.
   @discardableResult
-  public func run() -> NetTurn {
+  public func run(arms: Bool = true) -> NetTurn {
     isKicked = false
     turnCount += 1
-    lastTurn = line.run(host: &host)
+    lastTurn = line.run(host: &host, arms: arms)
     return lastTurn
   }
 
@@ -138,7 +141,7 @@ public final class SimulatedNetRxWorld {
   /// Lets time pass in steps, running the queue at its deadlines.
   public func pass(_ nanoseconds: UInt64) {
     let end = host.now + nanoseconds
-    while let deadline = line.deadline(now: host.now), deadline <= end {
+    while let deadline = line.deadline, deadline <= end {
       host.now = max(deadline, host.now)
       run()
       settle()

@@ -19,7 +19,8 @@ import Testing
     var expected = 14
     for round in 0..<50 {
       for _ in 0..<(round % 5 + 1) {
-        if backlog.append(try packet(next)) { next += 1 }
+        let packet = try packet(next)
+        if backlog.append(packet) { next += 1 } else { pool.release(packet.buffer) }
       }
       #expect(backlog.count <= 5)
       for _ in 0..<(round % 3 + 1) {

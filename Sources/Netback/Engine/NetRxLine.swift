@@ -4,7 +4,7 @@ import RingKit
 /// or by timer, and gives up on a frontend that takes nothing.
 ///
 /// The queue calls ``receive(_:host:)`` for what comes from its link, ``run(host:arms:)`` once afterwards,
-/// after each event, and at ``deadline(now:)``; and keeps the link's carrier as ``isStalled`` says.
+/// after each event, and at ``deadline``; and keeps the link's carrier as ``isStalled`` says.
 public struct NetRxLine<Host: NetRxHost & ~Copyable>: ~Copyable {
   /// The ring's engine; its configuration may be replaced between turns.
   public var engine: NetRxEngine<Host>
@@ -29,7 +29,7 @@ public struct NetRxLine<Host: NetRxHost & ~Copyable>: ~Copyable {
 
   /// When the queue has to run again at the latest, by the host's clock in nanoseconds; nil if only an event
   /// or a packet can change anything.
-  public func deadline(now: UInt64) -> UInt64? { stall.deadline(now: now) }
+  public var deadline: UInt64? { stall.deadline }
 
   /// Takes a packet from the link, in whatever state the frontend is: sends it, lets it wait, or drops it.
   public mutating func receive(_ packet: NetPacket, host: inout Host) {
@@ -70,7 +70,7 @@ public struct NetRxLine<Host: NetRxHost & ~Copyable>: ~Copyable {
   /// Whether a turn would get further, for a thread that polls.
   public mutating func hasWork() -> Bool {
     if stall.isStalled { return engine.postedSlotCount() >= stall.awaitedSlotCount }
-    return engine.hasUnflushed || engine.hasWork()
+    return engine.hasUnflushed || backlog.count > 0 && engine.hasWork()
   }
 
   /// Takes no more packets, and drops those that wait; a last ``run(host:arms:)`` lets the frontend see those

@@ -34,6 +34,7 @@ public struct RxStall: Equatable, Sendable, BitwiseCopyable {
   public private(set) var awaitedSlotCount = 0
   private var waitingSince: UInt64?
   private var missingSince: UInt64?
+  private var pollAt: UInt64?
 
   /// A frontend that has done no wrong. `sendsEvents`: whether it wrote feature-rx-notify.
   public init(sendsEvents: Bool) { pollsForSlots = !sendsEvents }
@@ -43,6 +44,7 @@ public struct RxStall: Equatable, Sendable, BitwiseCopyable {
     guard !isStalled else { return }
     awaitedSlotCount = count
     if missingSince == nil { missingSince = now }
+    if pollsForSlots && pollAt == nil { pollAt = now &+ Self.pollNanoseconds }
     waits(now: now)
   }
 
@@ -58,13 +60,15 @@ public struct RxStall: Equatable, Sendable, BitwiseCopyable {
     awaitedSlotCount = 0
     missingSince = nil
     waitingSince = nil
+    pollAt = nil
   }
 
   /// Nothing waits any more.
   public mutating func emptied() { waitingSince = nil }
 
-  /// Decides, given the slots that are posted now. Call it in every turn, and at ``deadline(now:)``.
+  /// Decides, given the slots that are posted now. Call it in every turn, and at ``deadline``.
   public mutating func judge(postedSlotCount: Int, now: UInt64) -> RxStallVerdict {
+    if pollAt != nil { pollAt = now &+ Self.pollNanoseconds }
     if isStalled {
       guard postedSlotCount >= awaitedSlotCount else { return .none }
       isStalled = false
@@ -75,6 +79,7 @@ public struct RxStall: Equatable, Sendable, BitwiseCopyable {
       if postedSlotCount >= awaitedSlotCount {
         missingSince = nil
         awaitedSlotCount = 0
+        pollAt = nil
       } else if elapsed(since, now) >= Self.stallNanoseconds {
         isStalled = true
         missingSince = nil
@@ -91,13 +96,12 @@ public struct RxStall: Equatable, Sendable, BitwiseCopyable {
     return .none
   }
 
-  /// When ``judge(postedSlotCount:now:)`` has to be called at the latest, by the clock of `now`; nil if only
-  /// an event or a packet can change anything.
-  public func deadline(now: UInt64) -> UInt64? {
-    var earliest = UInt64.max
+  /// When ``judge(postedSlotCount:now:)`` has to be called at the latest, by the clock that it is told; nil
+  /// if only an event or a packet can change anything. It stays where it is until then.
+  public var deadline: UInt64? {
+    var earliest = pollAt ?? .max
     if let waitingSince { earliest = min(earliest, waitingSince &+ Self.drainNanoseconds) }
     if let missingSince { earliest = min(earliest, missingSince &+ Self.stallNanoseconds) }
-    if pollsForSlots && awaitedSlotCount > 0 { earliest = min(earliest, now &+ Self.pollNanoseconds) }
     return earliest == .max ? nil : earliest
   }
 
