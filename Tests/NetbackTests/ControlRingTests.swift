@@ -96,9 +96,12 @@ struct ControlRingTests {
     world.push()
     for _ in 0..<3 { world.runIfDue() }
     #expect(fixture.host.mappedCount > 0 && world.pendingCount == 1)
+    let attempts = fixture.host.mapAttemptCount
     world.ringPages.setBytes([0, 0, 0, 0x40], at: 0)
     world.kick()
     #expect(world.settle() == nil)
+    // Nothing more is done for a frontend that cannot be answered.
+    #expect(fixture.host.mapAttemptCount == attempts)
     guard case .broken = world.lastTurn else {
       Issue.record("\(world.lastTurn)")
       return

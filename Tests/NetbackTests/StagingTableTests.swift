@@ -38,13 +38,19 @@ struct StagingTableTests {
         table.remove([GrantReference(rawValue: reference)])
         model[reference] = nil
       }
-      if table.count != model.count { Issue.record("\(table.count) pages, not \(model.count)") }
+      guard table.count == model.count else {
+        Issue.record("\(table.count) pages, not \(model.count)")
+        return
+      }
       for reference in references {
         let name = GrantReference(rawValue: reference)
         let expected = model[reference].map { _ in IOSegment(address: address(reference), length: 4096) }
-        if table.lookup(name, writable: false) != expected { Issue.record("\(reference) for reading") }
         let writable = model[reference] == true ? expected : nil
-        if table.lookup(name, writable: true) != writable { Issue.record("\(reference) for writing") }
+        let found = (table.lookup(name, writable: false), table.lookup(name, writable: true))
+        guard found == (expected, writable) else {
+          Issue.record("\(reference): \(found), not \((expected, writable))")
+          return
+        }
       }
     }
   }
