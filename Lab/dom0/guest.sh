@@ -1,7 +1,7 @@
 # Guests: making them, and running commands in them. The guest's half of the channel is guest/init.
 # shellcheck shell=bash
 
-guest_limit=$((limit > 1200 ? 600 : limit / 2))   # seconds that a guest may take to start, or a script in it to end
+guest_limit=$((limit > 1800 ? 900 : limit / 2))   # seconds that a guest may take to start, or a script in it to end
 piece=1600                   # characters of base64 in one node
 
 guest_names() { ls /run/lab/guests 2>/dev/null; }
@@ -59,7 +59,7 @@ guest_await_restart() {
   guest_await_ready "$1"
 }
 
-guest_has_other_id() { guest_lookup "$1" && [ "$(guest_id "$1")" != "$2" ]; }
+guest_has_other_id() { domain_gone "$2" && guest_lookup "$1" && [ "$(guest_id "$1")" != "$2" ]; }
 
 # guest_power_off NAME: an orderly end, with what it mounted written back
 guest_power_off() {

@@ -52,12 +52,14 @@ only_for() {
   return 1
 }
 
-# await SECONDS COMMAND...: until the command succeeds, looking ten times a second
+# await SECONDS COMMAND...: until the command succeeds, looking ten times a second at first, and after five seconds once: what
+# is waited for needs the processor too
 await() {
-  local end=$(($(uptime_hundredths) + $1 * 100)); shift
+  local begin end
+  begin=$(uptime_hundredths) end=$((begin + $1 * 100)); shift
   until "$@"; do
     [ "$(uptime_hundredths)" -lt "$end" ] || { echo "gave up waiting: $*"; return 1; }
-    usleep 100000
+    if [ "$(uptime_hundredths)" -lt $((begin + 500)) ]; then usleep 100000; else sleep 1; fi
   done
 }
 

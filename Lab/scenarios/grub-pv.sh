@@ -1,4 +1,4 @@
-# limit: 1200
+# limit: 1800
 # The same with a PV guest. GRUB has to unpack the kernel itself then, and knows gzip, but not the Zstandard of Debian's.
 # shellcheck shell=bash
 # shellcheck source=dom0/partitions.sh

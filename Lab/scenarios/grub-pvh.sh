@@ -1,3 +1,4 @@
+# limit: 900
 # The kernel comes from the guest's disk: Debian's PVH build of GRUB reads it with a frontend of its own, then hands the
 # disk over to Linux's.
 # shellcheck shell=bash
