@@ -45,7 +45,7 @@ struct TxRingTests {
   /// A thread that polls finds the fault too, and its turn reports it.
   @Test func trap2_pollingFindsABrokenRing() throws {
     let fixture = try TxFixture()
-    fixture.world.ringPages.setBytes([77, 0, 0, 0], at: 0)
+    fixture.world.ringPages.setBytes([77, 77, 0, 0], at: 0)
     #expect(fixture.world.hasWork())
     fixture.world.run(arms: false)
     guard case .broken(.ring) = fixture.world.lastTurn else {
@@ -91,7 +91,7 @@ struct TxRingTests {
   /// What waits lies in the ring as if it had not been looked at, so that a new process finds all of it.
   @Test(arguments: [false, true])
   func trap4_aRestartLosesNothing(_ forBuffers: Bool) throws {
-    let fixture = try TxFixture { $0.bufferByteCount = 16384 }
+    let fixture = try TxFixture { $0.bufferByteCount = 32768 }
     let world = fixture.world
     if forBuffers { world.host.holdsFrames = true } else { world.host.credit = 4 * 1000 }
     var sent: [[UInt8]] = []

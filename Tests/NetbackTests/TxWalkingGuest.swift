@@ -70,7 +70,9 @@ final class TxWalkingGuest {
   /// A whole packet, or a request to change the filter, of at most `most` slots.
   private func packet(most: Int) -> [TxModel.Slot] {
     var extras: [Int] = []
-    if numbers.chance(1, in: 6) && most > 8 { extras = (0..<number(1...4)).map { _ in [1, 4, 5][number(0...2)] } }
+    if numbers.chance(1, in: 6) && most > 8 {
+      extras = (0..<number(1...4)).map { _ in [1, 4, 5][number(0...2)] }
+    }
     if numbers.chance(1, in: 15) && most > 8 { extras.append(number(2...3)) }
     let room = most - extras.count
     var sizes: [Int]
@@ -116,7 +118,8 @@ final class TxWalkingGuest {
     let offsets = [0, 0, 1, 4095, 4096, 65535, number(0...3000), number(0...3000)]
     return slot(
       reference: reference(page: number(0...10)), offset: offsets[number(0...7)],
-      flags: number(0...15) | (numbers.chance(1, in: 20) ? number(0...65535) : 0), size: sizes[number(0...10)])
+      flags: number(0...15) | (numbers.chance(1, in: 20) ? number(0...65535) : 0), size: sizes[number(0...10)]
+    )
   }
 
   private func place(_ made: [TxModel.Slot]) {
@@ -237,7 +240,9 @@ final class TxWalkingGuest {
     if !answers.isEmpty { complain("\(answers.count) answers too many") }
     if !world.host.frames.isEmpty { complain("\(world.host.frames.count) frames too many") }
     let listed = multicast.count
-    if world.host.multicast.count != listed { complain("\(world.host.multicast.count) addresses, not \(listed)") }
+    if world.host.multicast.count != listed {
+      complain("\(world.host.multicast.count) addresses, not \(listed)")
+    }
   }
 
   /// After a fault: what came before it was answered, the rest never will be. Begins anew.
@@ -257,7 +262,9 @@ final class TxWalkingGuest {
 
   /// What must hold at any time.
   func check() {
-    if world.outstanding < 0 || answers.count > slots.count - judged { complain("more answers than requests") }
+    if world.outstanding < 0 || answers.count > slots.count - judged {
+      complain("more answers than requests")
+    }
   }
 
   func count(_ kind: String) { tally[kind, default: 0] += 1 }
