@@ -129,6 +129,20 @@ static inline int ringback_zero_out(int fd, uint64_t offset, uint64_t length) {
   return ioctl(fd, BLKZEROOUT, range);
 }
 
+/// Puts the calling thread, and no other, into a fresh network namespace (unshare(2), CLONE_NEWNET).
+static inline int ringback_unshare_network(void) { return (int)syscall(SYS_unshare, 0x40000000); }
+
+/// Puts the calling thread into the network namespace that `fd` holds open (setns(2), CLONE_NEWNET).
+static inline int ringback_enter_network(int fd) { return (int)syscall(SYS_setns, fd, 0x40000000); }
+
+/// Writes `count` bytes unless the kernel would have to wait; -EOPNOTSUPP where it cannot promise that
+/// (pwritev2(2), RWF_NOWAIT). Bytes written, or a negative error number.
+static inline long ringback_write_without_waiting(int fd, const void *bytes, size_t count) {
+  struct { const void *base; size_t length; } vector = {bytes, count};
+  long result = syscall(SYS_pwritev2, fd, &vector, 1, 0, 0, 8 /* RWF_NOWAIT */);
+  return result < 0 ? -errno : result;
+}
+
 /// Names the calling thread; 15 bytes show.
 static inline void ringback_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 

@@ -31,7 +31,7 @@ import Testing
     let hypervisor = try LoopbackHypervisor(
       directory: "\(stage.directory)/machine", domain: DomainID(rawValue: 0))
     let device = try #require(VirtualDevice("xvda"))
-    _ = try Toolstack(host: hypervisor, kind: defaultKind)
+    _ = try Toolstack<VirtualDevice>(host: hypervisor, kind: defaultKind)
       .waitForState(of: DomainID(rawValue: 1), device, seconds: 20) { $0 == .initWait }
     let served = try doctor(stage)
     #expect(

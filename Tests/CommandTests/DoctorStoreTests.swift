@@ -29,7 +29,7 @@ import Testing
     func attach(_ name: String = "xvda", domain: UInt16 = 1) throws {
       let hypervisor = try host.hypervisor(for: DomainID(rawValue: 0))
       let device = try #require(VirtualDevice(name))
-      try Toolstack(host: hypervisor, kind: defaultKind).attach(
+      try Toolstack<VirtualDevice>(host: hypervisor, kind: defaultKind).attach(
         DomainID(rawValue: domain), device, parameters: "raw:/srv/disk", nodes: [("mode", "w")])
     }
 

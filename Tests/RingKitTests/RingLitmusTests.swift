@@ -6,7 +6,7 @@ import Testing
 /// The race that the full fences decide: one side publishes at the same moment as the other side makes its
 /// final check. Without them each reads the other's word from before its own store now and then, and both go
 /// to sleep.
-@Suite(.serialized) struct RingLitmusTests {
+struct RingLitmusTests {
   /// Two threads meet here before each moment that they share; the one that comes too late fails both.
   final class Meeting: Sendable {
     private let arrivals = Atomic<Int>(0)
@@ -95,63 +95,5 @@ import Testing
     try #require(saw.count == Self.rounds && other.saw.count == Self.rounds)
     #expect((0..<Self.rounds).allSatisfy { other.saw[$0] || notified[$0] })
     #expect((0..<Self.rounds).allSatisfy { saw[$0] || other.notified[$0] })
-  }
-
-  /// The same for a wait for two requests, of which one is there: in each round the frontend pushes the second
-  /// one while the backend checks for both.
-  @Test func publishingMeetsTheCheckForSeveral() throws {
-    let pages = try MappedPages.anonymous(pageCount: 1)
-    let meeting = Meeting()
-    var front = FrontRing(pages: pages, slotByteCount: 8, startingAt: 0xFFFF_FFF0)
-    let backend = Mutex<(saw: [Bool], failure: (any Error)?)>(([], nil))
-    let ended = DispatchSemaphore(value: 0)
-    Thread.detachNewThread {
-      var saw: [Bool] = []
-      do {
-        var back = try BackRing(attaching: pages, slotByteCount: 8)
-        var request = SlotCopy()
-        for round in 0..<Self.rounds {
-          try meeting.wait()
-          meeting.dally(round % 128)
-          saw.append(try back.finalCheck(forRequests: 2))
-          try meeting.wait()
-          _ = try back.refresh()
-          while back.take(into: &request) { back.respond(request, byteCount: 8) }
-          _ = back.publish()
-          try meeting.wait()
-        }
-      } catch {
-        meeting.leave()
-        backend.withLock { $0.failure = error }
-      }
-      backend.withLock { $0.saw = saw }
-      ended.signal()
-    }
-    var notified: [Bool] = []
-    do {
-      var response = SlotCopy()
-      for round in 0..<Self.rounds {
-        front.place(SlotCopy())
-        _ = front.push()
-        front.place(SlotCopy())
-        try meeting.wait()
-        meeting.dally(round / 128 % 128)
-        notified.append(front.push())
-        try meeting.wait()
-        try meeting.wait()
-        _ = try front.refreshResponses()
-        while front.takeResponse(into: &response, byteCount: 8) {}
-      }
-    } catch {
-      meeting.leave()
-      Issue.record(error)
-    }
-    try #require(ended.wait(timeout: .now() + 30) == .success)
-    let other = backend.withLock { $0 }
-    #expect(other.failure == nil)
-    try #require(other.saw.count == Self.rounds && notified.count == Self.rounds)
-    #expect((0..<Self.rounds).allSatisfy { other.saw[$0] || notified[$0] })
-    // Both ways out were taken, or the threads never met.
-    #expect(other.saw.contains(false) && other.saw.contains(true))
   }
 }

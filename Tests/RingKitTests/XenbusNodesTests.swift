@@ -73,19 +73,6 @@ import Testing
     }
   }
 
-  /// A VHD for pygrub: libxl attaches it to domain 0, which serves it and owns both directories (libxl_disk.c,
-  /// libxl__device_disk_local_initiate_attach).
-  @Test func aDomainMayBeItsOwnFrontend() throws {
-    let zero = DomainID(rawValue: 0)
-    let store = MemoryStore()
-    let back = "/local/domain/0/backend/vbd3/0/51712"
-    store["\(back)/frontend"] = "/local/domain/0/device/vbd/51712"
-    store["\(back)/frontend-id"] = "0"
-    let address = DeviceAddress(kind: "vbd3", domain: zero, device: 51712)
-    let nodes = try BackendNodes(address, backend: zero, in: store)
-    #expect(nodes.frontendDirectory == "/local/domain/0/device/vbd/51712")
-  }
-
   @Test func observesWhatIsThere() throws {
     let store = makeStore()
     let nodes = try makeNodes(store)

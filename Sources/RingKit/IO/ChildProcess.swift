@@ -118,6 +118,9 @@ public final class ChildProcess: Sendable {
   /// How it ended; nil while it runs. Once it gave an end, the process ID means nothing any more.
   public func reap() -> End? { wait(WNOHANG) }
 
+  /// Waits for its end, however long that takes; nil when that was reaped before.
+  public func waitForEnd() -> End? { wait(0) }
+
   /// Kills what still runs, and waits for the end.
   public func killAndReap() -> End? {
     ask(.kill)

@@ -85,6 +85,12 @@ extension LinuxAIO {
       finish(index, -EINVAL)
       return
     }
+    if request.rw_flags != 0 {
+      // Asked for: io_submit returns at once, and its answer is the request's.
+      unsafe control.pointee.control.aio_rw_flags = UInt32(bitPattern: request.rw_flags)
+      enqueue(index)
+      return
+    }
     if request.flags & 1 == 0 { file = AIOFile(descriptor: request.fd) }
     guard file.isDirect else {
       // Through the page cache: io_submit would wait for the medium.

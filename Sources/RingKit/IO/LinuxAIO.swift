@@ -237,7 +237,9 @@ final class LinuxAIO {
       isWatchingCalls = false
       return
     }
-    if unsafe code == EOPNOTSUPP && slots[index].control.aio_rw_flags != 0 {
+    if unsafe code == EOPNOTSUPP && slots[index].control.aio_rw_flags != 0
+      && slots[index].request.rw_flags == 0
+    {
       mayWait(index)
       retries.append(UInt16(index))
     } else if unsafe code == EINVAL && slots[index].request.opcode == UInt8(IORING_OP_FSYNC.rawValue) {
@@ -318,7 +320,9 @@ final class LinuxAIO {
     case .poll:
       finish(index, unsafe slots[index].isCancelled && result == 0 ? -ECANCELED : result)
     case .transfer:
-      let refusesToWait = unsafe slots[index].control.aio_rw_flags != 0
+      // Ours to hide, unless the request itself asked for it.
+      let refusesToWait =
+        unsafe slots[index].control.aio_rw_flags != 0 && slots[index].request.rw_flags == 0
       if refusesToWait && result == -EAGAIN {
         callThread(index)
       } else if refusesToWait && result == -EOPNOTSUPP {

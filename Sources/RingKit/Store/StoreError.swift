@@ -69,7 +69,7 @@ public enum StoreError: Error, Equatable, CustomStringConvertible {
 
   /// `text` with everything but printable ASCII as \u{...}, cut after `limit` characters: what guests write
   /// goes into logs only in this form.
-  static func escaped(_ text: String, limit: Int = 128) -> String {
+  public static func escaped(_ text: String, limit: Int = 128) -> String {
     var result = ""
     var count = 0
     for scalar in text.unicodeScalars {

@@ -41,7 +41,7 @@ struct Attach: ParsableCommand {
 
   func run() throws {
     let parameters = try image.map(ImageArgument.parameters) ?? ""
-    let toolstack = try Toolstack(host: host.open(), kind: device.kind)
+    let toolstack = try Toolstack<VirtualDevice>(host: host.open(), kind: device.kind)
     let (domain, vdev) = (device.domainID, device.vdev.device)
     try toolstack.attach(domain, vdev, parameters: parameters, nodes: disk.nodes)
     guard !noWait else { return }
@@ -84,7 +84,7 @@ struct Detach: ParsableCommand {
   }
 
   func run() throws {
-    let toolstack = try Toolstack(host: host.open(), kind: device.kind)
+    let toolstack = try Toolstack<VirtualDevice>(host: host.open(), kind: device.kind)
     let (domain, vdev) = (device.domainID, device.vdev.device)
     try toolstack.beginDetaching(domain, vdev)
     do {

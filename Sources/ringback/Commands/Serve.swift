@@ -2,6 +2,7 @@ import ArgumentParser
 import Blkback
 import Foundation
 import Logging
+import RingKit
 
 /// The daemon.
 struct Serve: ParsableCommand {

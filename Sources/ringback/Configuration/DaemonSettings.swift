@@ -1,4 +1,5 @@
 import Blkback
+import Netback
 import RingKit
 
 /// What can be set of the daemon, as far as somebody did: nil for what was left alone. One from the command
@@ -137,6 +138,13 @@ extension DaemonSettings {
     offer.barrier = barrier ?? offer.barrier
     offer.persistentGrants = persistentGrants ?? offer.persistentGrants
     offer.persistentPageLimit = persistentPages ?? offer.persistentPageLimit
+    return offer
+  }
+
+  /// What the guests of interfaces are offered.
+  var vifOffer: VifOffer {
+    var offer = VifOffer()
+    offer.maximumQueues = queues
     return offer
   }
 

@@ -1,6 +1,7 @@
 import Blkback
 import Foundation
 import Logging
+import Netback
 import RingKit
 
 /// The control thread: watches xenstore, keeps one ``Vbd`` for each disk, answers on the control socket,
@@ -33,6 +34,7 @@ final class Daemon: VbdEnvironment {
   private(set) var directory: BackendDirectory
   var socket: ControlSocket
   var disks: [DeviceAddress: Vbd] = [:]
+  var vifs: DaemonVifs
   var metricsServer: MetricsServer?
   var metricsFile: MetricsFile?
   var sharedStatistics: SharedStatistics?
@@ -71,6 +73,7 @@ final class Daemon: VbdEnvironment {
     }
     let inbox = try Mailbox<(DeviceAddress, VbdEvent)>()
     self.inbox = inbox
+    vifs = try DaemonVifs()
     post = { inbox.post(($0, $1)) }
     lending = try Lending()
     taps = DaemonTaps(file: configuration.tapFile, directory: configuration.tapDirectory)
@@ -95,18 +98,23 @@ final class Daemon: VbdEnvironment {
       logger.warning("\(reason); libaio does its work")
     }
     try watchKinds()
+    watchLinks()
     // The watches' first events lead to the same again, which costs little and cannot be waited for.
     noteKinds()
     takeWatchEvents()
+    tidyLinks()
     beginServing()
     var poll = DescriptorPoll()
-    while !(isStopping && disks.isEmpty) {
+    while !(isStopping && disks.isEmpty && vifs.devices.isEmpty) {
       poll.set(
-        [(client.descriptor, false), (signals.descriptor, false), (inbox.descriptor, false)]
+        [client.descriptor, signals.descriptor, inbox.descriptor, vifs.inbox.descriptor].map { ($0, false) }
+          + (vifs.watch.map { [($0.descriptor, false)] } ?? [])
           + socket.descriptors + (metricsServer?.descriptors ?? []) + lending.descriptors)
       let ready = try poll.wait(timeoutMilliseconds: timeToNextChore())
       takeSignals()
       for (identity, event) in inbox.take() { disks[identity]?.handle(event) }
+      takeVifEvents()
+      takeLinkChanges()
       let now = MonotonicClock.nowNanoseconds()
       for descriptor in ready {
         if let (question, ticket) = socket.serve(descriptor, atNanoseconds: now) {
@@ -121,8 +129,10 @@ final class Daemon: VbdEnvironment {
     lending.closeAll()
     endTelling()
     threads.forEach { $0.stop() }
+    vifs.threads.forEach { $0.stop() }
     threads.forEach { $0.join() }
-    logger.notice("stopped; every disk is drained and its guest keeps its state")
+    vifs.threads.forEach { $0.join() }
+    logger.notice("stopped; everything in flight has ended, and guests keep their devices")
   }
 
   /// What carries the data threads' I/O.
@@ -160,6 +170,8 @@ final class Daemon: VbdEnvironment {
             kernelWait.forget(address)
             if let disk = disks[address] {
               disk.vanish()
+            } else if let vif = vifs.devices[address] {
+              vif.vanish()
             } else {
               try? BackendNodes.clearError(of: address, backend: ownDomain, in: client)
             }
@@ -187,8 +199,11 @@ final class Daemon: VbdEnvironment {
       return
     }
     let base = "\(directory.path(of: address.kind))/\(address.domain)/\(address.device)"
-    // A disk that is let go stays in the store until its toolstack has seen it Closed.
+    // A device that is let go stays in the store until its toolstack has seen it Closed.
     let isOnline = try client.read("\(base)/online") == "1"
+    if address.kind == DaemonVifs.kind {
+      return lookAtVif(address, state: (try? client.state("\(base)/state")) ?? nil, isOnline: isOnline)
+    }
     guard !isStopping, let state = try? client.state("\(base)/state"), state != .closed || isOnline else {
       kernelWait.forget(address)
       return
@@ -211,6 +226,7 @@ final class Daemon: VbdEnvironment {
         try watchKinds()
         noteKinds()
         for disk in disks.values { disk.watchAgain() }
+        for vif in vifs.devices.values { vif.watchAgain() }
         logger.notice("connected to xenstored again")
         return
       } catch {
@@ -243,7 +259,7 @@ final class Daemon: VbdEnvironment {
   func log(_ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress) {
     let now = MonotonicClock.nowNanoseconds()
     guard let dropped = budgets[disk.domain, default: LogBudget()].allow(atNanoseconds: now) else { return }
-    var metadata: Logger.Metadata = ["disk": "\(disk)"]
+    var metadata: Logger.Metadata = [disk.kind == DaemonVifs.kind ? "vif" : "disk": "\(disk)"]
     if dropped > 0 { metadata["dropped"] = "\(dropped) lines" }
     logger.log(level: Logger.Level(severity), "\(message)", metadata: metadata)
   }
@@ -256,7 +272,16 @@ final class Daemon: VbdEnvironment {
     for other in Array(disks.values) { other.imageMayBeFree() }
     sharedStatistics?.forget(disk)
     log(.information, "gone", about: disk)
-    if !disks.keys.contains(where: { $0.domain == disk.domain }) { budgets[disk.domain] = nil }
+    dropBudget(of: disk.domain)
+  }
+
+  /// Has a device read again.
+  func note(_ address: DeviceAddress) { directory.note(address) }
+
+  /// A domain without devices needs no budget for its messages.
+  func dropBudget(of domain: DomainID) {
+    let devices = Array(disks.keys) + Array(vifs.devices.keys)
+    if !devices.contains(where: { $0.domain == domain }) { budgets[domain] = nil }
   }
 
   private func takeSignals() {
@@ -271,8 +296,10 @@ final class Daemon: VbdEnvironment {
   private func beginStopping() {
     guard !isStopping else { return }
     service.tell(.stopping)
-    logger.notice("stopping: finishing the requests in flight of \(disks.count) disks")
+    logger.notice(
+      "stopping: finishing what is in flight of \(disks.count) disks and \(vifs.devices.count) interfaces")
     isStopping = true
+    for vif in Array(vifs.devices.values) { vif.stop() }
     for disk in Array(disks.values) { disk.stop() }
   }
 }

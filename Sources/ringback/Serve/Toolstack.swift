@@ -1,9 +1,28 @@
 import Blkback
 import RingKit
 
-/// What the toolstack does for a disk: its nodes, written and taken away. `xl` does the same with a hotplug
+/// A device as a toolstack numbers it.
+protocol ToolstackDevice: CustomStringConvertible {
+  /// Its directory's name, below that of its domain.
+  var number: UInt32 { get }
+  /// What its frontend's directory lies in: the name of the frontend's driver.
+  static var frontendKind: String { get }
+}
+
+extension VirtualDevice: ToolstackDevice {
+  static var frontendKind: String { "vbd" }
+}
+
+/// An interface's number in its guest (netif.h, handle).
+struct InterfaceHandle: ToolstackDevice {
+  var number: UInt32
+  static var frontendKind: String { "vif" }
+  var description: String { "interface \(number)" }
+}
+
+/// What the toolstack does for a device: its nodes, written and taken away. `xl` does the same with a hotplug
 /// script in between (libxl_disk.c, device_disk_add); these verbs serve machines without one.
-struct Toolstack {
+struct Toolstack<Device: ToolstackDevice> {
   let store: StoreClient
   let backendDomain: DomainID
   let kind: String
@@ -16,19 +35,20 @@ struct Toolstack {
 
   /// Value of the node that marks a device as written here. The daemon takes such a device's nodes away when
   /// its domain is gone, because no other toolstack knows of them.
-  static let mark = (name: "toolstack", value: "ringback")
+  static var mark: (name: String, value: String) { ("toolstack", "ringback") }
 
-  func backendPath(_ domain: DomainID, _ device: VirtualDevice) -> String {
+  func backendPath(_ domain: DomainID, _ device: Device) -> String {
     "/local/domain/\(backendDomain)/backend/\(kind)/\(domain)/\(device.number)"
   }
 
-  func frontendPath(_ domain: DomainID, _ device: VirtualDevice) -> String {
-    "/local/domain/\(domain)/device/vbd/\(device.number)"
+  func frontendPath(_ domain: DomainID, _ device: Device) -> String {
+    "/local/domain/\(domain)/device/\(Device.frontendKind)/\(device.number)"
   }
 
-  /// Writes both ends' nodes in one transaction; `nodes` are those of the backend that describe the disk.
+  /// Writes both ends' nodes in one transaction: those that every device has, and those given.
   func attach(
-    _ domain: DomainID, _ device: VirtualDevice, parameters: String, nodes: [(name: String, value: String)]
+    _ domain: DomainID, _ device: Device, frontendNodes: [(name: String, value: String)],
+    backendNodes: [(name: String, value: String)]
   ) throws {
     let backend = backendPath(domain, device)
     let frontend = frontendPath(domain, device)
@@ -53,24 +73,21 @@ struct Toolstack {
           StorePermission(domain: backendDomain, canRead: false, canWrite: false),
           StorePermission(domain: domain, canRead: true, canWrite: false),
         ], of: backend)
-      for (name, value) in [
-        ("backend", backend), ("backend-id", "\(backendDomain)"), ("virtual-device", "\(device.number)"),
-        ("device-type", nodes.first { $0.name == "device-type" }?.value ?? "disk"), ("state", "1"),
-      ] {
+      for (name, value) in [("backend", backend), ("backend-id", "\(backendDomain)")] + frontendNodes
+        + [("state", "1")]
+      {
         try tree.write("\(frontend)/\(name)", value)
       }
-      for (name, value) in [
-        ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), ("bootable", "1"),
-        ("dev", "\(device)"), ("type", kind), ("params", parameters), ("hotplug-status", "connected"),
-        Self.mark,
-      ] + nodes + [("state", "1")] {
+      for (name, value) in [("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"), Self.mark]
+        + backendNodes + [("state", "1")]
+      {
         try tree.write("\(backend)/\(name)", value)
       }
     }
   }
 
   /// Asks the backend to let go (online 0 and state Closing in one transaction, as libxl does).
-  func beginDetaching(_ domain: DomainID, _ device: VirtualDevice) throws {
+  func beginDetaching(_ domain: DomainID, _ device: Device) throws {
     let backend = backendPath(domain, device)
     guard try store.exists("\(backend)/state") else {
       throw CommandError("\(device) is not attached to domain \(domain); `ringback list` shows what is")
@@ -82,7 +99,7 @@ struct Toolstack {
   }
 
   /// Takes both ends' nodes away.
-  func remove(_ domain: DomainID, _ device: VirtualDevice) throws {
+  func remove(_ domain: DomainID, _ device: Device) throws {
     let backend = backendPath(domain, device)
     let frontend = frontendPath(domain, device)
     try store.transaction { tree throws(StoreError) in
@@ -93,14 +110,14 @@ struct Toolstack {
 
   /// The error that the backend or the frontend has left for this device, if any (xenbus_client.c,
   /// xenbus_dev_error).
-  func errorText(_ domain: DomainID, _ device: VirtualDevice) throws -> String? {
+  func errorText(_ domain: DomainID, _ device: Device) throws -> String? {
     let address = DeviceAddress(kind: kind, domain: domain, device: device.number)
     return try store.read(BackendNodes.errorNode(of: address, backend: backendDomain))
   }
 
   /// Waits until the backend's state satisfies `isReached`, at most `seconds`; watches, never polls.
   func waitForState(
-    of domain: DomainID, _ device: VirtualDevice, seconds: Int, until isReached: (XenbusState?) -> Bool
+    of domain: DomainID, _ device: Device, seconds: Int, until isReached: (XenbusState?) -> Bool
   ) throws -> XenbusState? {
     let path = "\(backendPath(domain, device))/state"
     let token = "ringback-wait"
@@ -118,6 +135,24 @@ struct Toolstack {
       }
       try store.waitForEvent(timeoutMilliseconds: Int32(left / .milliseconds(1)) + 1)
     }
+  }
+}
+
+extension Toolstack<VirtualDevice> {
+  /// Attaches a disk; `nodes` are those of the backend that describe it.
+  func attach(
+    _ domain: DomainID, _ device: VirtualDevice, parameters: String, nodes: [(name: String, value: String)]
+  ) throws {
+    try attach(
+      domain, device,
+      frontendNodes: [
+        ("virtual-device", "\(device.number)"),
+        ("device-type", nodes.first { $0.name == "device-type" }?.value ?? "disk"),
+      ],
+      backendNodes: [
+        ("bootable", "1"), ("dev", "\(device)"), ("type", kind), ("params", parameters),
+        ("hotplug-status", "connected"),
+      ] + nodes)
   }
 }
 

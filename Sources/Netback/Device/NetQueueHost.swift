@@ -1,0 +1,168 @@
+public import RingKit
+
+/// The real world of one network queue: a data thread's io_uring, grants, events and buffers, and a link.
+public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
+  private let loop: DataLoop<NetQueue>
+  private let key: QueueKey
+  private var port: Port?
+  private var receivePort: Port?
+  private var share: BufferShare
+  private var channel: TapChannel
+  private let limiter: RateLimiter
+  private let member: RateLimiter.Member
+  private let multicast: MulticastList
+  /// When the loop was told to run the queue; past when it has.
+  private var wakeTime: UInt64 = 0
+  /// False while the toolstack wants the link to be down: then everything is dropped.
+  var isLinkUp = true
+
+  /// Gathers what a queue needs on the thread that owns it.
+  init(loop: DataLoop<NetQueue>, key: QueueKey, index: Int, plan: NetConnectionPlan) {
+    self.loop = loop
+    self.key = key
+    share = BufferShare(limitByteCount: plan.bufferShareByteCount)
+    limiter = plan.limiter
+    member = plan.limiter.join()
+    multicast = plan.multicast
+    switch plan.links[index] {
+    case .tap(let queue):
+      channel = TapChannel(loop: loop, key: key, queue: queue, frameByteCount: plan.frameByteCount)
+    }
+  }
+
+  deinit { limiter.leave(member) }
+
+  /// Tells the host where the frontend is signalled, before the first turn.
+  mutating func adopt(port: Port, receivePort: Port) { (self.port, self.receivePort) = (port, receivePort) }
+
+  /// The loop's clock: it stands still during a turn.
+  public var now: UInt64 { loop.now }
+
+  /// Has the queue run once more at `nanoseconds` of CLOCK_MONOTONIC, or before if it was told so already.
+  mutating func runAgain(atNanoseconds nanoseconds: UInt64) {
+    if wakeTime > loop.now && wakeTime <= nanoseconds { return }
+    wakeTime = nanoseconds
+    loop.schedule(key, atNanoseconds: nanoseconds)
+  }
+
+  // MARK: Memory
+
+  /// Private memory from the thread's pool, within the guest's share.
+  public mutating func allocateBuffer(byteCount: Int) -> IOBuffer? {
+    if let buffer = loop.pool.allocate(byteCount: byteCount, share: &share) { return buffer }
+    // Another packet may have to leave first.
+    loop.waitForBuffers(key)
+    return nil
+  }
+
+  /// Gives memory back to the pool.
+  public mutating func releaseBuffer(_ buffer: IOBuffer) {
+    loop.pool.release(buffer, share: &share)
+    loop.buffersReleased()
+  }
+
+  /// The bytes of a buffer that is held.
+  public func bytes(of buffer: IOBuffer) -> PrivateBytes { loop.pool.bytes(of: buffer) }
+
+  /// Does grant copies.
+  public mutating func copy(_ batch: inout GrantCopyBatch) { loop.grants.copy(&batch) }
+
+  /// None yet: the control ring's host fills the table.
+  public func stagedPage(_ reference: GrantReference, writable: Bool) -> IOSegment? { nil }
+
+  /// Copies bytes between a staged page and private memory.
+  public mutating func copyStaged(from source: IOSegment, to destination: IOSegment) {
+    loop.pool.copy(from: source, to: destination)
+  }
+
+  // MARK: Guest to link
+
+  /// Whether the interface's rate lets another packet pass; if not, the queue runs again when it does.
+  public mutating func mayTake(byteCount: Int) -> Bool {
+    // The frames taken so far in this turn are under way too.
+    guard channel.canWrite else { return false }
+    if let due = limiter.admits(member, atNanoseconds: loop.now) {
+      runAgain(atNanoseconds: due)
+      return false
+    }
+    limiter.charge(byteCount: byteCount, atNanoseconds: loop.now)
+    return true
+  }
+
+  /// Changes the frontend's multicast filter.
+  public mutating func changeMulticast(_ address: EthernetAddress, isAdded: Bool) -> Bool {
+    multicast.change(address, isAdded: isAdded)
+  }
+
+  /// Sends a packet to the link.
+  public mutating func forward(_ packet: NetPacket) {
+    guard isLinkUp else {
+      channel.counters.droppedDown += 1
+      releaseBuffer(packet.buffer)
+      return
+    }
+    channel.write(packet, share: &share)
+  }
+
+  /// Signals the frontend that transmit responses have come.
+  public mutating func notifyTransmit() { notify(port) }
+
+  /// Signals the frontend that receive responses have come.
+  public mutating func notifyReceive() { notify(receivePort) }
+
+  private func notify(_ port: Port?) {
+    guard let port else { return }
+    do throws(EventChannelError) {
+      try loop.events.notify(port)
+    } catch {
+      // The frontend's end is gone: its state in xenstore ends the connection.
+    }
+  }
+
+  // MARK: Link to guest
+
+  /// The next frame that the link has for the guest; nil when there is none now.
+  mutating func nextPacket() -> NetPacket? {
+    while let packet = channel.nextPacket(share: &share) {
+      guard isLinkUp else {
+        channel.counters.droppedDown += 1
+        releaseBuffer(packet.buffer)
+        continue
+      }
+      let bytes = loop.pool.bytes(of: packet.buffer)
+      let address = EthernetAddress(rawValue: bytes.word(at: packet.start).byteSwapped >> 16)
+      guard multicast.accepts(address) else {
+        channel.counters.droppedUnwanted += 1
+        releaseBuffer(packet.buffer)
+        continue
+      }
+      return packet
+    }
+    return nil
+  }
+
+  /// Asks the link for more frames.
+  mutating func read() { channel.read(share: &share) }
+
+  /// The largest frame that comes without segmentation.
+  mutating func setFrameByteCount(_ byteCount: Int) { channel.frameByteCount = byteCount }
+
+  /// Takes a completion of the queue's.
+  mutating func completed(token: UInt32, result: Int32) {
+    channel.completed(token: token, result: result, share: &share)
+  }
+
+  /// What became of frames at the link.
+  var linkCounters: NetLinkCounters { channel.counters }
+
+  // MARK: The end
+
+  /// Asks the link for nothing more.
+  mutating func beginClosing() { channel.beginClosing() }
+
+  /// True when nothing is under way at the link.
+  var isDrained: Bool { channel.isDrained }
+
+  /// Lets go of everything. Nothing is under way, and nothing follows.
+  mutating func dispose() { channel.dispose(share: &share) }
+}
