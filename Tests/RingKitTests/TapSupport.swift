@@ -11,16 +11,11 @@ let tapObstacle: String? = {
   return NetworkNamespace.path(of: "ip") == nil ? "Debian's package iproute2 is missing" : nil
 }()
 
-/// Runs a test where no interface of the machine can be touched. What fails inside fails the test.
-func inNetwork(_ body: @escaping @Sendable (NetworkNamespace) throws -> Void) throws {
+/// Runs a test where no interface of the machine can be touched; on the test's own thread, so that what fails
+/// inside is this test's failure.
+func inNetwork(_ body: (NetworkNamespace) throws -> Void) throws {
   let network = try NetworkNamespace()
-  try network.run { try body(network) }
-}
-
-/// Lets a thing of one thread be looked at on another one, while the first waits.
-struct Lent<Thing>: @unchecked Sendable {
-  // Sound: only one of the two threads runs.
-  let thing: Thing
+  try network.inside { try body(network) }
 }
 
 /// The error of a call that must fail.

@@ -9,7 +9,8 @@ public struct LinkChanges: Equatable, Sendable {
   public var isEmpty: Bool { indexes.isEmpty && !mustLookAtAll }
 }
 
-/// Tells which interfaces change: their name, MTU, state, bridge (rtnetlink(7), RTMGRP_LINK).
+/// Tells which interfaces change: their name, MTU, state, bridge (rtnetlink(7), RTMGRP_LINK). Of an interface
+/// that is down the kernel does not tell a new alias.
 ///
 /// It says that something changed, not what: whoever cares asks ``LinkControl`` for the state now, so that
 /// news which are late or lost do no harm. It hears the network namespace of the thread that made it.

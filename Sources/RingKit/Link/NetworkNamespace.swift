@@ -42,6 +42,20 @@ public final class NetworkNamespace: Sendable {
       .map { Identity(device: UInt64($0.st_dev), inode: UInt64($0.st_ino)) }
   }
 
+  /// Runs `body` inside on the calling thread, which is back where it was afterwards. For code that has to stay
+  /// on its thread; the body must not give the capability CAP_SYS_ADMIN up, or there is no way back (a trap).
+  public func inside<Value>(_ body: () throws -> Value) throws -> Value {
+    let home = unsafe open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC)
+    guard home >= 0 else { throw SystemError(call: "open(/proc/thread-self/ns/net)", errno: errno) }
+    defer { close(home) }
+    guard ringback_enter_network(descriptor) == 0 else {
+      throw SystemError(call: "setns(CLONE_NEWNET)", errno: errno)
+    }
+    // A thread that went on in the wrong network could change another machine's interfaces than was meant.
+    defer { precondition(ringback_enter_network(home) == 0, "no way back from a network namespace") }
+    return try body()
+  }
+
   /// Runs `body` on a thread of its own inside, and waits for it. Sockets, TAPs and processes that it makes
   /// belong to the namespace, also when they are used elsewhere later.
   public func run<Value: Sendable>(_ body: @escaping @Sendable () throws -> Value) throws -> Value {
