@@ -78,17 +78,24 @@ public final class FrontendDirectory {
   // MARK: Nodes
 
   /// Writes the nodes of a connection in one transaction, as Linux does. What an earlier connection of ours
-  /// wrote and this one does not, goes: keys of a queue that is no more would mislead the backend.
+  /// wrote and this one does not, goes, with its directory: keys of a queue that is no more would mislead the
+  /// backend.
   func publish(_ nodes: [(name: String, value: String)]) throws(FrontendDirectoryError) {
     let names = Set(nodes.map(\.name))
     let stale = writtenNames.subtracting(names)
+    let empty = Set(stale.compactMap(Self.directory(of:))).subtracting(names.compactMap(Self.directory(of:)))
     writtenNames = names
     try use { store throws(StoreError) in
       try store.transaction { (store: any StoreAccess) throws(StoreError) in
-        for name in stale.sorted() { try store.remove("\(path)/\(name)") }
+        for name in stale.union(empty).sorted() { try store.remove("\(path)/\(name)") }
         for (name, value) in nodes { try store.write("\(path)/\(name)", value) }
       }
     }
+  }
+
+  /// "queue-1" of "queue-1/tx-ring-ref"; nil for a node at the top.
+  private static func directory(of name: String) -> String? {
+    name.firstIndex(of: "/").map { String(name[..<$0]) }
   }
 
   /// Writes one node of the frontend's directory.
@@ -110,12 +117,20 @@ public final class FrontendDirectory {
 
   /// The backend's state; nil when its directory is gone.
   public func backendState() throws(FrontendDirectoryError) -> XenbusState? {
-    try use { store throws(StoreError) in try store.state("\(backendPath)/state") }
+    do throws(StoreError) {
+      return try store.state("\(backendPath)/state")
+    } catch where error.isForbidden {
+      // What a guest hears of a missing node whose parent is not its business.
+      return nil
+    } catch {
+      throw .store(error)
+    }
   }
 
   /// True when the toolstack wants the backend gone.
   public func backendIsLeaving() throws(FrontendDirectoryError) -> Bool {
-    try use { store throws(StoreError) in try store.read("\(backendPath)/online") == "0" }
+    guard try backendState() != nil else { return true }
+    return try use { store throws(StoreError) in try store.read("\(backendPath)/online") == "0" }
   }
 
   /// The message that a backend leaves in its error node, if it did and we may read it
