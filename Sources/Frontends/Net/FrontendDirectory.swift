@@ -119,7 +119,7 @@ public final class FrontendDirectory {
   public func backendState() throws(FrontendDirectoryError) -> XenbusState? {
     do throws(StoreError) {
       return try store.state("\(backendPath)/state")
-    } catch where error.isForbidden {
+    } catch  where error.isForbidden {
       // What a guest hears of a missing node whose parent is not its business.
       return nil
     } catch {
