@@ -25,14 +25,14 @@ struct TxWalkTests {
       holdsFrames: true),
   ]
 
-  @Test(arguments: walks, 1...4 as ClosedRange<UInt64>)
+  @Test(arguments: walks, 1...2 as ClosedRange<UInt64>)
   func walk(_ walk: Walk, _ seed: UInt64) throws {
     let (world, guest) = try Self.take(walk, seed)
     #expect(guest.complaints.isEmpty, "\(guest.complaints.prefix(5))")
     #expect(world.leftovers.isEmpty, "\(world.leftovers.prefix(5))")
     var wanted = ["frame", "frame with hash", "frame of many slots", "error", "multicast", "failed copy"]
     wanted += ["fault", "wild producer", "restart"]
-    for kind in wanted { #expect(guest.tally[kind, default: 0] > 1, "\(kind): \(guest.tally)") }
+    for kind in wanted { #expect(guest.tally[kind, default: 0] > 0, "\(kind): \(guest.tally)") }
   }
 
   /// One seed is one story: whatever differs between two runs of it comes from hidden chance.
