@@ -30,7 +30,8 @@ build: packages ## build everything, debug
 release: packages ## build the daemon, optimised, with the Swift runtime inside
 	swift build $(RELEASE_FLAGS) --product ringback
 
-demo: release ## serve a disk to a guest process on this machine, without Xen
+demo: release ## serve a disk and an interface to guest processes on this machine, without Xen
+	@scripts/install-packages iproute2 iputils-ping iperf3
 	@$(BINARY) demo
 
 unit: build ## unit, oracle, tidy and Loopback end-to-end tests

@@ -8,17 +8,17 @@ struct Ringback: ParsableCommand {
 
   static let configuration = CommandConfiguration(
     commandName: "ringback",
-    abstract: "Serves disks to Xen guests from userspace.",
+    abstract: "Serves disks and network interfaces to Xen guests from userspace.",
     discussion: """
       Start the daemon with `ringback serve`. Attach a disk to a running or paused guest with \
-      `ringback attach`, or let xl do it. `ringback demo` shows all of it on a machine without Xen.
+      `ringback attach`, an interface with `ringback network-attach`, or let xl do it. `ringback demo` shows all of it on a machine without Xen.
       """,
     version: version,
     subcommands: [
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
-      Insert.self, Eject.self, Limit.self, NetworkAttach.self, NetworkDetach.self, TapControl.self, Doctor.self, Demo.self, Guest.self, GuestNetworkCommand.self,
-      LoopbackCommand.self,
+      Insert.self, Eject.self, Limit.self, NetworkAttach.self, NetworkDetach.self, TapControl.self,
+      Doctor.self, Demo.self, Guest.self, GuestNetworkCommand.self, LoopbackCommand.self,
       ParseConfiguration.self,
     ])
 

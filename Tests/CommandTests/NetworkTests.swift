@@ -1,4 +1,5 @@
 import Foundation
+import Loopback
 import RingKit
 import Testing
 
@@ -111,6 +112,25 @@ struct NetworkTests {
     #expect(moved == count)
     // 4 MiB less the burst at 2 MB/s: no machine can be too fast for it.
     #expect(ContinuousClock.now - start > .seconds(1))
+    try network.stopGuest()
+  }
+
+  /// A toolstack takes the link down and up again by a node of the backend's.
+  @Test func theLinkFollowsNodeCarrier() throws {
+    let network = try NetworkStage()
+    try network.attach()
+    try network.setUpHost()
+    try network.startGuest()
+    let store = try LoopbackHypervisor(
+      directory: "\(network.stage.directory)/machine", domain: DomainID(rawValue: 0)
+    ).openStore()
+    for (value, isUp) in [("0", false), ("1", true)] {
+      try store.write("/local/domain/0/backend/vif/1/0/carrier", value)
+      _ = try network.daemon?.wait(for: "the link is \(isUp ? "up" : "down") by node carrier")
+      let status = try network.host.inside { try LinkControl().status(name: "vif1.0") }
+      #expect(status?.hasCarrier == isUp)
+    }
+    try network.ping()
     try network.stopGuest()
   }
 

@@ -5,9 +5,11 @@ import RingKit
 /// The main job, shown on any Linux machine.
 struct Demo: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Serve a disk to a guest process on this machine, without Xen, and show what happens.",
-    discussion:
-      "Needs about 200 MiB in the directory for temporary files, and mke2fs and e2fsck if they are there.")
+    abstract: "Serve a disk and a network interface to guest processes on this machine, without Xen.",
+    discussion: """
+      Needs about 200 MiB in the directory for temporary files, and mke2fs and e2fsck if they are there. The \
+      interface needs root, ip, ping and iperf3; it connects two network namespaces that nothing outside sees.
+      """)
 
   @Flag(help: "Keep the directory with the image, the sockets and the logs.")
   var keep = false
@@ -42,6 +44,7 @@ struct Demo: ParsableCommand {
       try stage.guest(["--load", "randrw", "--check", "--duration", "2000", "--depth", "32"], onCopy: true)
     }
     try stage.step("the image on the host is that filesystem, and it is clean") { try stage.checkImage() }
+    let network = try showNetwork(on: stage)
     try stage.step("a clean stop: the daemon drains and ends") { try stage.stopDaemon() }
 
     stage.show(
@@ -60,7 +63,7 @@ struct Demo: ParsableCommand {
             + "median \((random.load?.latencyMedianNanoseconds ?? 0) / 1000) us"
         ),
         ("sectors judged", "\(random.load?.verifiedSectors ?? 0), wrong: \(random.load?.mismatches ?? 0)"),
-      ], title: "what happened")
+      ] + network, title: "what happened")
     guard random.load?.mismatches == 0, random.load?.errors == 0 else {
       throw CommandError("the guest read something else than it wrote; the logs are in \(stage.directory)")
     }
@@ -75,5 +78,26 @@ struct Demo: ParsableCommand {
         ringback attach --domain $(xl domid guest) --vdev xvda /srv/disk.img
         xl unpause guest
       """)
+  }
+
+  /// The interface, where there can be one: rows for the end.
+  private func showNetwork(on stage: DemoStage) throws -> [(String, String)] {
+    if let obstacle = DemoStage.networkObstacle {
+      print("    no network interface is shown: \(obstacle)")
+      return []
+    }
+    try stage.step("a toolstack's nodes for an interface, and the daemon's TAP: ringback network-attach") {
+      try stage.attachNetwork()
+    }
+    try stage.step("a guest with a network stack of its own, two queues, all offloads") {
+      try stage.startGuestNetwork()
+    }
+    let report = try stage.step("ping, and TCP in bulk both ways (iperf3)") { try stage.useNetwork() }
+    try stage.step("the guest lets go of its interface") { try stage.stopGuestNetwork() }
+    func gigabits(_ bits: Double) -> String { String(format: "%.2f Gbit/s", bits / 1e9) }
+    return [
+      ("ping", report.ping),
+      ("TCP to the guest", gigabits(report.toGuest)), ("TCP from the guest", gigabits(report.fromGuest)),
+    ]
   }
 }

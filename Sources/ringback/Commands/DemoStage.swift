@@ -17,8 +17,12 @@ final class DemoStage {
   /// Keeps domain 1 alive between the guest processes: on loopback a domain dies with its last process.
   private var presence: LoopbackHypervisor?
   private var number = 0
+  /// Two network stacks that nothing outside can see; nil where there can be none.
+  let networks: (host: NetworkNamespace, guest: NetworkNamespace)?
+  var guestNetwork: Process?
 
   init() throws {
+    networks = Self.networkObstacle == nil ? (try NetworkNamespace(), try NetworkNamespace()) : nil
     let base = FileManager.default.temporaryDirectory.path
     directory = "\(base)/ringback-demo-\(ProcessInfo.processInfo.processIdentifier)"
     try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
@@ -72,7 +76,11 @@ final class DemoStage {
   }
 
   func startDaemon() throws {
-    let (process, line) = try start("serve", ["serve"] + hostArguments, reads: "\(directory)/serve.log")
+    let kinds = networks == nil ? [] : ["--kind", defaultKind, "--kind", DaemonVifs.kind]
+    let begin = { [self] in
+      try start("serve", ["serve"] + kinds + hostArguments, reads: "\(directory)/serve.log")
+    }
+    let (process, line) = try networks.map { try $0.host.inside(begin) } ?? begin()
     daemon = process
     guard line.contains("serving") else { throw CommandError("the daemon did not start: \(line)") }
   }
@@ -128,7 +136,7 @@ final class DemoStage {
 
   /// Stops what runs and removes the files.
   func strike(keeping: Bool) {
-    for process in [daemon, machine].compactMap({ $0 }) where process.isRunning {
+    for process in [guestNetwork, daemon, machine].compactMap({ $0 }) where process.isRunning {
       process.terminate()
       process.waitUntilExit()
     }
@@ -141,7 +149,7 @@ final class DemoStage {
 
   // MARK: Processes
 
-  private var hostArguments: [String] {
+  var hostArguments: [String] {
     ["--hypervisor", "loopback", "--loopback-directory", machineDirectory]
   }
 
@@ -159,12 +167,12 @@ final class DemoStage {
 
   private var executable: URL { URL(filePath: "/proc/self/exe").resolvingSymlinksInPath() }
 
-  /// Starts one of our own commands and waits for its first line.
-  private func start(_ name: String, _ arguments: [String], reads log: String? = nil) throws -> (
-    Process, String
-  ) {
+  /// Starts one of our own commands, or another program, and waits for its first line.
+  func start(
+    _ name: String, _ arguments: [String], reads log: String? = nil, program: URL? = nil
+  ) throws -> (Process, String) {
     let process = Process()
-    process.executableURL = executable
+    process.executableURL = program ?? executable
     process.arguments = arguments
     process.standardInput = FileHandle.nullDevice
     let pipe = Pipe()
@@ -193,10 +201,10 @@ final class DemoStage {
     return (process, line)
   }
 
-  private func ringback(_ arguments: [String]) throws -> String { try run(executable.path, arguments) }
+  func ringback(_ arguments: [String]) throws -> String { try run(executable.path, arguments) }
 
   @discardableResult
-  private func run(_ path: String, _ arguments: [String]) throws -> String {
+  func run(_ path: String, _ arguments: [String]) throws -> String {
     let process = Process()
     process.executableURL = URL(filePath: path)
     process.arguments = arguments
