@@ -27,14 +27,16 @@ enum NetConnectionNews: Sendable {
   case stalled(Bool)
 }
 
-/// The queues of one connection of an interface, spread over data threads. Held by control work; all it does
-/// happens on the threads, and what comes of it is reported by call-backs from there.
+/// The queues of one connection of an interface, spread over data threads, or on one thread together with the
+/// control ring if the frontend has one (``NetQueueGroup``). Held by control work; all it does happens on the
+/// threads, and what comes of it is reported by call-backs from there.
 final class NetConnection: Sendable {
   /// A queue that lives on a thread.
   private struct LiveQueue: Sendable {
     let thread: DataThread<NetQueue>
     let key: QueueKey
     let reference: QueueReference
+    let isControl: Bool
   }
 
   /// Carries a queue to its own thread and back.
@@ -45,6 +47,7 @@ final class NetConnection: Sendable {
   }
 
   private let plan: NetConnectionPlan
+  private let group: NetQueueGroup?
   private let live = Mutex<[LiveQueue]>([])
   private let report: @Sendable (NetConnectionNews) -> Void
   /// The queues that have stalled.
@@ -59,17 +62,26 @@ final class NetConnection: Sendable {
     precondition(plan.links.count == plan.parameters.queues.count)
     self.plan = plan
     self.report = report
+    group =
+      plan.parameters.control == nil
+      ? nil
+      : NetQueueGroup(count: plan.links.count, bufferShareByteCount: plan.bufferShareByteCount)
     statistics = plan.parameters.queues.map { _ in NetStatistics() }
   }
 
-  /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads.
-  /// `done` is called once, from a data thread: with nil, or with what failed after everything was undone.
+  /// Threads that the queues are spread over, if there are so many.
+  var threadCount: Int { group == nil ? plan.links.count : 1 }
+
+  /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads, or all
+  /// on one. `done` is called once, from a data thread: with nil, or with what failed after everything was
+  /// undone.
   func open(
     on threads: [DataThread<NetQueue>], firstThread: Int, done: @escaping @Sendable (VifError?) -> Void
   ) {
     precondition(!threads.isEmpty)
     let queues = plan.parameters.queues
-    let countdown = Countdown<VifError>(queues.count) { [self] failure in
+    let control = plan.parameters.control
+    let countdown = Countdown<VifError>(queues.count + (control == nil ? 0 : 1)) { [self] failure in
       if let failure {
         close { done(failure) }
       } else {
@@ -77,19 +89,35 @@ final class NetConnection: Sendable {
       }
     }
     for index in queues.indices {
-      let thread = threads[(firstThread + index) % threads.count]
-      let wasAccepted = thread.perform { loop in
-        do throws(VifError) {
-          let (key, queue) = try self.openQueue(index, on: loop, thread)
-          let opened = LiveQueue(thread: thread, key: key, reference: QueueReference(queue))
-          self.live.withLock { $0.append(opened) }
-          countdown.answer()
-        } catch {
-          countdown.answer(error)
-        }
+      let thread = threads[(firstThread + index % threadCount) % threads.count]
+      open(on: thread, isControl: false, countdown) { [self] (loop) throws(VifError) in
+        try openQueue(index, on: loop)
       }
-      if !wasAccepted { countdown.answer(VifError("the daemon is stopping")) }
     }
+    guard let control, let group else { return }
+    // After the queues, which are on the same thread: what it stages goes to them.
+    open(on: threads[firstThread % threads.count], isControl: true, countdown) {
+      [self] (loop) throws(VifError) in
+      try openControl(control, group, on: loop)
+    }
+  }
+
+  private func open(
+    on thread: DataThread<NetQueue>, isControl: Bool, _ countdown: Countdown<VifError>,
+    _ make: @escaping @Sendable (DataLoop<NetQueue>) throws(VifError) -> (QueueKey, NetQueue)
+  ) {
+    let wasAccepted = thread.perform { loop in
+      do throws(VifError) {
+        let (key, queue) = try make(loop)
+        let opened = LiveQueue(
+          thread: thread, key: key, reference: QueueReference(queue), isControl: isControl)
+        self.live.withLock { $0.append(opened) }
+        countdown.answer()
+      } catch {
+        countdown.answer(error)
+      }
+    }
+    if !wasAccepted { countdown.answer(VifError("the daemon is stopping")) }
   }
 
   /// Stops taking packets, finishes what is under way, then unbinds and unmaps everything; `done` is called
@@ -99,6 +127,13 @@ final class NetConnection: Sendable {
       defer { live = [] }
       return live
     }
+    // The control ring goes first, and stages nothing any more; its pages go with the queues.
+    close(closing.filter(\.isControl)) { [self] in
+      close(closing.filter { !$0.isControl }, done: done)
+    }
+  }
+
+  private func close(_ closing: [LiveQueue], done: @escaping @Sendable () -> Void) {
     guard !closing.isEmpty else {
       done()
       return
@@ -134,7 +169,7 @@ final class NetConnection: Sendable {
 
   /// Has every queue do something on its thread; `done` is called once, from any thread.
   private func ask(
-    _ question: @escaping @Sendable (NetQueue) -> Void, done: @escaping @Sendable () -> Void = {}
+    _ question: @escaping @Sendable (NetDataQueue) -> Void, done: @escaping @Sendable () -> Void = {}
   ) {
     let asked = live.withLock { $0 }
     guard !asked.isEmpty else {
@@ -144,7 +179,7 @@ final class NetConnection: Sendable {
     let countdown = Countdown<VifError>(asked.count) { _ in done() }
     for queue in asked {
       let wasAccepted = queue.thread.perform { loop in
-        if let living = queue.reference.queue {
+        if let living = queue.reference.queue?.data {
           question(living)
           loop.wake(queue.key)
         }
@@ -156,41 +191,63 @@ final class NetConnection: Sendable {
 
   /// Makes one queue on the thread that will own it.
   private func openQueue(
-    _ index: Int, on loop: DataLoop<NetQueue>, _ thread: DataThread<NetQueue>
+    _ index: Int, on loop: DataLoop<NetQueue>
   ) throws(VifError) -> (QueueKey, NetQueue) {
     let parameters = plan.parameters.queues[index]
+    return try place(on: loop) { key in
+      let data = try NetDataQueue(
+        loop: loop, key: key,
+        transmit: attach(parameters.transmitReference, NetTxRequest.byteCount, loop),
+        receive: attach(parameters.receiveReference, NetRxRequest.byteCount, loop), index: index, plan: plan,
+        group: group, statistics: statistics[index]
+      ) { [self] in heard($0, from: index) }
+      let queue = NetQueue(.data(data))
+      loop.install(queue, as: key)
+      let port = try loop.bind(key, domain: plan.domain, remotePort: parameters.port)
+      let second = try parameters.receivePort.map { remote throws(EventChannelError) in
+        try loop.bind(key, domain: plan.domain, remotePort: remote)
+      }
+      data.adopt(port: port, receivePort: second ?? port)
+      return queue
+    }
+  }
+
+  /// Makes the control ring on the thread of the queues.
+  private func openControl(
+    _ parameters: NetFrontendParameters.Control, _ group: NetQueueGroup, on loop: DataLoop<NetQueue>
+  ) throws(VifError) -> (QueueKey, NetQueue) {
+    try place(on: loop) { key in
+      let control = try NetControlQueue(
+        loop: loop, ring: attach(parameters.reference, NetControlRequest.byteCount, loop), plan: plan,
+        group: group, report: report)
+      let queue = NetQueue(.control(control))
+      loop.install(queue, as: key)
+      control.adopt(port: try loop.bind(key, domain: plan.domain, remotePort: parameters.port))
+      return queue
+    }
+  }
+
+  /// Maps a ring. One that another daemon served goes on where that one stopped answering.
+  private func attach(
+    _ reference: GrantReference, _ slotByteCount: Int, _ loop: DataLoop<NetQueue>
+  ) throws -> BackRing {
+    try BackRing(
+      attaching: loop.grants.map([reference], of: plan.domain, access: .readWrite),
+      slotByteCount: slotByteCount)
+  }
+
+  /// Finds a queue's name, which comes first because its I/O carries it, and gives it up if `make` fails.
+  private func place(
+    on loop: DataLoop<NetQueue>, make: (QueueKey) throws -> NetQueue
+  ) throws(VifError) -> (QueueKey, NetQueue) {
+    guard let key = loop.reserve() else {
+      throw VifError(
+        "data thread \(loop.number) owns as many queues as it can; start the daemon with more threads")
+    }
     do {
-      // A ring that another daemon served goes on where that one stopped answering.
-      let transmit = try BackRing(
-        attaching: loop.grants.map([parameters.transmitReference], of: plan.domain, access: .readWrite),
-        slotByteCount: NetTxRequest.byteCount)
-      let receive = try BackRing(
-        attaching: loop.grants.map([parameters.receiveReference], of: plan.domain, access: .readWrite),
-        slotByteCount: NetRxRequest.byteCount)
-      // A queue's name comes first, because its I/O carries it.
-      guard let key = loop.reserve() else {
-        throw VifError(
-          "data thread \(loop.number) owns as many queues as it can; start the daemon with more threads")
-      }
-      do {
-        let queue = try NetQueue(
-          loop: loop, key: key, transmit: transmit, receive: receive, index: index, plan: plan,
-          statistics: statistics[index]
-        ) { [self] in heard($0, from: index) }
-        loop.install(queue, as: key)
-        let port = try loop.bind(key, domain: plan.domain, remotePort: parameters.port)
-        let second = try parameters.receivePort.map { remote throws(EventChannelError) in
-          try loop.bind(key, domain: plan.domain, remotePort: remote)
-        }
-        queue.adopt(port: port, receivePort: second ?? port)
-        return (key, queue)
-      } catch {
-        loop.remove(key)
-        throw error
-      }
-    } catch let error as VifError {
-      throw error
+      return (key, try make(key))
     } catch {
+      loop.remove(key)
       throw VifError("\(error)")
     }
   }

@@ -1,64 +1,44 @@
 public import RingKit
 
-/// One connected queue of an interface, both directions, as its data thread runs it.
+/// What data threads of interfaces run: the two rings of a queue, or the control ring of an interface. Each has
+/// ports and turns of its own, so that a control ring never waits for a queue (net.md 38).
 public final class NetQueue: DataQueue {
-  private var transmit: NetTxEngine<NetQueueHost>
-  private var receive: NetRxLine<NetQueueHost>
-  private var host: NetQueueHost
-  private let statistics: NetStatistics
-  private let report: @Sendable (NetConnectionNews) -> Void
-  private var backoff = KickBackoff()
-  private var wasKicked = false
-  private var isBroken = false
-  private var isStalled = false
-  private var isClosing = false
-  private var onDrained: (() -> Void)?
-  private var published = NetStatistics.Snapshot()
-
-  /// Puts a queue together on the thread that will own it.
-  init(
-    loop: DataLoop<NetQueue>, key: QueueKey, transmit: consuming BackRing, receive: consuming BackRing,
-    index: Int, plan: NetConnectionPlan, statistics: NetStatistics,
-    report: @escaping @Sendable (NetConnectionNews) -> Void
-  ) throws(SystemError) {
-    self.transmit = try NetTxEngine(ring: transmit, domain: plan.domain)
-    let configuration = NetRxConfiguration(
-      accepted: plan.parameters.offloads, headroom: plan.parameters.headroom)
-    self.receive = NetRxLine(
-      engine: NetRxEngine(ring: receive, domain: plan.domain, configuration: configuration),
-      backlog: RxBacklog(capacity: TapChannel.largestBatch * 2, byteLimit: plan.bufferShareByteCount / 2),
-      sendsEvents: plan.parameters.notifiesReceive)
-    host = NetQueueHost(loop: loop, key: key, index: index, plan: plan)
-    self.statistics = statistics
-    self.report = report
+  enum Role {
+    case data(NetDataQueue)
+    case control(NetControlQueue)
   }
 
-  /// Tells the queue which ports are its own, before its first turn.
-  func adopt(port: Port, receivePort: Port) { host.adopt(port: port, receivePort: receivePort) }
+  /// How a turn ended.
+  enum Turn {
+    /// There is more to do.
+    case busy
+    /// Nothing to do until an event.
+    case idle
+    /// The frontend broke the rules; nothing of it is touched any more.
+    case broken
+  }
 
-  // MARK: Control, by messages to the data thread
+  private let role: Role
+  private var backoff = KickBackoff()
+  private var wasKicked = false
+  private var isClosing = false
+  private var onDrained: (() -> Void)?
 
-  /// Stops taking packets; `onDrained` is called on the data thread once nothing is under way.
+  /// Has a thread run this.
+  init(_ role: Role) { self.role = role }
+
+  /// The queue, if it is one.
+  var data: NetDataQueue? {
+    guard case .data(let queue) = role else { return nil }
+    return queue
+  }
+
+  /// Stops taking packets or requests; `onDrained` is called on the data thread once nothing is under way.
   func close(onDrained: @escaping () -> Void) {
     isClosing = true
     self.onDrained = onDrained
-    transmit.beginClosing()
-    receive.beginClosing(host: &host)
-    host.beginClosing()
+    data?.beginClosing()
   }
-
-  /// Has received data begin `byteCount` bytes into its pages from here on.
-  func setHeadroom(_ byteCount: Int) {
-    let old = receive.engine.configuration
-    receive.engine.configuration = NetRxConfiguration(
-      accepted: old.accepted, headroom: byteCount, tellsHashes: old.tellsHashes)
-  }
-
-  /// Lets packets pass, or drops them all.
-  func setLinkUp(_ isUp: Bool) { host.isLinkUp = isUp }
-
-  /// The link's largest frame is another one.
-  func setFrameByteCount(_ byteCount: Int) { host.setFrameByteCount(byteCount) }
 
   // MARK: Events
 
@@ -66,74 +46,58 @@ public final class NetQueue: DataQueue {
   public func kicked() { wasKicked = true }
 
   /// An I/O of this queue ended.
-  public func completed(token: UInt32, result: Int32) { host.completed(token: token, result: result) }
+  public func completed(token: UInt32, result: Int32) { data?.completed(token: token, result: result) }
 
   /// The rings' indices tell of work without an event.
   public static var canPoll: Bool { true }
 
-  /// Whether the frontend has put something into a ring that can be used.
-  public func hasWork() -> Bool { !isBroken && (transmit.hasWork() || receive.hasWork()) }
+  /// Whether the frontend has put something into a ring that can be used. Control rings always ask for events.
+  public func hasWork() -> Bool { data?.hasWork() ?? false }
 
   /// Does a bounded amount of work, and asks for events when there is no more.
   public func run(now: UInt64) -> QueueTurn { run(now: now, arms: true) }
 
   /// Does a bounded amount of work.
   public func run(now: UInt64, arms: Bool) -> QueueTurn {
-    let taken = transmit.counters.slots &+ receive.engine.counters.slots
-    var isBusy = false
-    if !isBroken { isBusy = runBoth(arms: arms) }
-    let tookSomething = transmit.counters.slots &+ receive.engine.counters.slots != taken
-    backoff.note(kicked: wasKicked, tookSomething: tookSomething)
-    wasKicked = false
-    publishStatistics()
-    if isClosing {
-      guard host.isDrained, let onDrained else { return .idle(unmaskAfterNanoseconds: 0) }
-      self.onDrained = nil
-      host.dispose()
-      onDrained()
+    let turn: Turn
+    var isDrained = true
+    switch role {
+    case .data(let queue):
+      let taken = queue.takenCount
+      turn = queue.run(arms: arms)
+      noteTurn(tookSomething: queue.takenCount != taken)
+      queue.publishStatistics(backoff)
+      isDrained = queue.isDrained
+    case .control(let ring):
+      // Its engine goes with this object.
+      guard !isClosing else {
+        turn = .idle
+        break
+      }
+      let taken = ring.takenCount
+      turn = ring.run()
+      noteTurn(tookSomething: ring.takenCount != taken)
+    }
+    guard !isClosing else {
+      if isDrained { drained() }
       return .idle(unmaskAfterNanoseconds: 0)
     }
-    if isBroken { return .idle(unmaskAfterNanoseconds: KickBackoff.longestNanoseconds) }
-    if isBusy { return .again }
-    if let due = receive.deadline { host.runAgain(atNanoseconds: due) }
-    return .idle(unmaskAfterNanoseconds: backoff.unmaskDelayNanoseconds)
+    return switch turn {
+    case .busy: .again
+    case .idle: .idle(unmaskAfterNanoseconds: backoff.unmaskDelayNanoseconds)
+    case .broken: .idle(unmaskAfterNanoseconds: KickBackoff.longestNanoseconds)
+    }
   }
 
-  /// A turn of each direction; true when there is more to do.
-  private func runBoth(arms: Bool) -> Bool {
-    var isBusy = false
-    switch transmit.run(host: &host, arms: arms) {
-    case .more: isBusy = true
-    case .idle: break
-    case .broken(let fault): return fail(fault)
-    }
-    while let packet = host.nextPacket() { receive.receive(packet, host: &host) }
-    switch receive.run(host: &host, arms: arms) {
-    case .more: isBusy = true
-    case .idle: break
-    case .broken(let fault): return fail(fault)
-    }
-    if receive.isStalled != isStalled {
-      isStalled = receive.isStalled
-      report(.stalled(isStalled))
-    }
-    // What the frontend cannot take yet waits in the link, which drops what is too much.
-    if receive.backlog.count == 0, !isStalled { host.read() }
-    return isBusy
+  private func noteTurn(tookSomething: Bool) {
+    backoff.note(kicked: wasKicked, tookSomething: tookSomething)
+    wasKicked = false
   }
 
-  private func fail(_ fault: NetFault) -> Bool {
-    isBroken = true
-    report(.fault(VifError("\(fault)")))
-    return false
-  }
-
-  private func publishStatistics() {
-    let snapshot = NetStatistics.Snapshot(
-      transmit: transmit.counters, receive: receive.engine.counters, link: host.linkCounters,
-      kicks: backoff.kickCount, spuriousKicks: backoff.spuriousCount, parkedCount: receive.backlog.count)
-    guard snapshot != published else { return }
-    published = snapshot
-    statistics.publish(snapshot)
+  private func drained() {
+    guard let onDrained else { return }
+    self.onDrained = nil
+    data?.dispose()
+    onDrained()
   }
 }

@@ -6,7 +6,9 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   private let key: QueueKey
   private var port: Port?
   private var receivePort: Port?
-  private var share: BufferShare
+  private let account: NetBufferAccount
+  /// Pages that the frontend keeps granted for this queue.
+  var staging: GrantStaging
   private var channel: TapChannel
   private let limiter: RateLimiter
   private let member: RateLimiter.Member
@@ -17,10 +19,13 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   var isLinkUp = true
 
   /// Gathers what a queue needs on the thread that owns it.
-  init(loop: DataLoop<NetQueue>, key: QueueKey, index: Int, plan: NetConnectionPlan) {
+  init(loop: DataLoop<NetQueue>, key: QueueKey, index: Int, plan: NetConnectionPlan, group: NetQueueGroup?) {
     self.loop = loop
     self.key = key
-    share = BufferShare(limitByteCount: plan.bufferShareByteCount)
+    account = group?.account ?? NetBufferAccount(limitByteCount: plan.bufferShareByteCount)
+    // Nobody can fill it without a control ring.
+    staging = GrantStaging(
+      capacity: group == nil ? 1 : NetControlQueue.stagingCapacity, seed: .random(in: .min ... .max))
     limiter = plan.limiter
     member = plan.limiter.join()
     multicast = plan.multicast
@@ -45,11 +50,14 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
     loop.schedule(key, atNanoseconds: nanoseconds)
   }
 
+  /// Has the queue run in the thread's next turn.
+  mutating func wake() { loop.wake(key) }
+
   // MARK: Memory
 
   /// Private memory from the thread's pool, within the guest's share.
   public mutating func allocateBuffer(byteCount: Int) -> IOBuffer? {
-    if let buffer = loop.pool.allocate(byteCount: byteCount, share: &share) { return buffer }
+    if let buffer = loop.pool.allocate(byteCount: byteCount, share: &account.share) { return buffer }
     // Another packet may have to leave first.
     loop.waitForBuffers(key)
     return nil
@@ -57,7 +65,7 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
 
   /// Gives memory back to the pool.
   public mutating func releaseBuffer(_ buffer: IOBuffer) {
-    loop.pool.release(buffer, share: &share)
+    loop.pool.release(buffer, share: &account.share)
     loop.buffersReleased()
   }
 
@@ -67,8 +75,10 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   /// Does grant copies.
   public mutating func copy(_ batch: inout GrantCopyBatch) { loop.grants.copy(&batch) }
 
-  /// None yet: the control ring's host fills the table.
-  public func stagedPage(_ reference: GrantReference, writable: Bool) -> IOSegment? { nil }
+  /// The page of a reference that is staged on this queue.
+  public func stagedPage(_ reference: GrantReference, writable: Bool) -> IOSegment? {
+    staging.lookup(reference, writable: writable)
+  }
 
   /// Copies bytes between a staged page and private memory.
   public mutating func copyStaged(from source: IOSegment, to destination: IOSegment) {
@@ -101,7 +111,7 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
       releaseBuffer(packet.buffer)
       return
     }
-    channel.write(packet, share: &share)
+    channel.write(packet, share: &account.share)
   }
 
   /// Signals the frontend that transmit responses have come.
@@ -123,7 +133,7 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
 
   /// The next frame that the link has for the guest; nil when there is none now.
   mutating func nextPacket() -> NetPacket? {
-    while let packet = channel.nextPacket(share: &share) {
+    while let packet = channel.nextPacket(share: &account.share) {
       guard isLinkUp else {
         channel.counters.droppedDown += 1
         releaseBuffer(packet.buffer)
@@ -141,15 +151,20 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
     return nil
   }
 
+  /// The bytes of a packet that is held.
+  func frame(of packet: NetPacket) -> PrivateBytes {
+    loop.pool.bytes(of: packet.buffer).slice(from: packet.start, count: packet.byteCount)
+  }
+
   /// Asks the link for more frames.
-  mutating func read() { channel.read(share: &share) }
+  mutating func read() { channel.read(share: &account.share) }
 
   /// The largest frame that comes without segmentation.
   mutating func setFrameByteCount(_ byteCount: Int) { channel.frameByteCount = byteCount }
 
   /// Takes a completion of the queue's.
   mutating func completed(token: UInt32, result: Int32) {
-    channel.completed(token: token, result: result, share: &share)
+    channel.completed(token: token, result: result, share: &account.share)
   }
 
   /// What became of frames at the link.
@@ -164,5 +179,5 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   var isDrained: Bool { channel.isDrained }
 
   /// Lets go of everything. Nothing is under way, and nothing follows.
-  mutating func dispose() { channel.dispose(share: &share) }
+  mutating func dispose() { channel.dispose(share: &account.share) }
 }

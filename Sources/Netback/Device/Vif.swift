@@ -308,7 +308,7 @@ public final class Vif {
       openingGeneration = generation
       environment.log(.information, "connecting: \(parameters)", about: identity)
       connection.open(
-        on: threads, firstThread: environment.claimNetThread(count: parameters.queues.count)
+        on: threads, firstThread: environment.claimNetThread(count: connection.threadCount)
       ) {
         post(identity, .opened(generation: generation, failure: $0))
       }
