@@ -11,7 +11,7 @@ guest_id() { cat "/run/lab/ids/$1"; }
 guest_lookup() { mkdir -p /run/lab/ids && xl domid "$1" >"/run/lab/ids/$1" 2>/dev/null; }
 guest_lives() { xenstore-exists "/local/domain/$(guest_id "$1")/name"; }
 
-# guest_create NAME [--fio] [--kernel WORDS] [CONFIGURATION LINE]...: a paused PV guest
+# guest_create NAME [--fio | --net] [--kernel WORDS] [CONFIGURATION LINE]...: a paused PV guest
 guest_create() {
   guest_describe "$@"
   xl create -q -p "/run/lab/guests/$1"
@@ -23,7 +23,10 @@ guest_create() {
 # --boot-loader LINE instead: the line of configuration for what finds the kernel on the guest's disk
 guest_describe() {
   local name=$1 ramdisk=guest.cpio memory=160 words='' kernel=(); shift
-  if [ "${1-}" = --fio ]; then ramdisk=guest-fio.cpio memory=384; shift; fi
+  case ${1-} in
+    --fio) ramdisk=guest-fio.cpio memory=384; shift ;;
+    --net) ramdisk=guest-net.cpio memory=256; shift ;;
+  esac
   if [ "${1-}" = --kernel ]; then words=$2; shift 2; fi
   kernel=("kernel='/images/vmlinux'" "ramdisk='/images/$ramdisk'"
     "extra='console=hvc0 rdinit=/init panic=1 loglevel=5 $words'")

@@ -10,6 +10,8 @@
 . "$lab/dom0/$backend.sh"
 # shellcheck source=dom0/xl.sh
 . "$lab/dom0/xl.sh"
+# shellcheck source=dom0/net.sh
+. "$lab/dom0/net.sh"
 
 # expect TEXT COMMAND...: one check; the scenario goes on when it fails
 expect() {

@@ -13,6 +13,10 @@ backend_start() {
   await 30 daemon_answers
 }
 
+# interfaces_start [OPTION of `ringback serve`]...: disks and network interfaces
+interfaces_start() { backend_start --kind vif "$@"; }
+interfaces_stop() { backend_stop; }
+
 daemon_answers() { "$ringback" list >/dev/null; }
 
 # A clean stop: SIGTERM ends the daemon within half a minute, with status 0.

@@ -58,12 +58,12 @@ in_guest() {
 # tap_disk FORMAT VDEV FILE [MODE]: as xl takes it
 tap_disk() { echo "format=$1,vdev=$2,access=${4-rw},backendtype=tap,target=/srv/$3"; }
 
-# xl_guest NAME [--fio] [--kernel WORDS] [--boot-loader LINE] [DISK or CONFIGURATION LINE]...: writes /etc/xen/NAME.cfg
+# xl_guest NAME [--fio | --net] [--kernel WORDS] [--boot-loader LINE] [DISK or CONFIGURATION LINE]...: writes /etc/xen/NAME.cfg
 xl_guest() {
   local name=$1 options=() lines=() disks=''; shift
   while :; do
     case ${1-} in
-      --fio) options+=("$1"); shift ;;
+      --fio | --net) options+=("$1"); shift ;;
       --kernel | --boot-loader) options+=("$1" "$2"); shift 2 ;;
       *) break ;;
     esac
@@ -101,6 +101,7 @@ leftovers() {
   xenstore-ls -f /local/domain/0/error 2>/dev/null
   xenstore-ls -f /libxl 2>/dev/null | grep -v '^/libxl/0'
   domains_left
+  taps_left
   ringback tap-ctl list
   leftover_files
 }
