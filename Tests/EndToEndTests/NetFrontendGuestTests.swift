@@ -155,7 +155,8 @@ struct NetFrontendGuestTests {
     let backend = try world.backend()
     let guest = try Guest(world, NetFrontendOptions())
     try guest.network.ip("link delete eth0")
-    #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
+    let error = #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
+    #expect(error?.description.contains("read TAP") == true)
     try backend.stop()
   }
 
@@ -165,7 +166,8 @@ struct NetFrontendGuestTests {
     let backend = try world.backend()
     let guest = try Guest(world, NetFrontendOptions())
     try backend.perform { try $0.setState(.closing) }
-    #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
+    let error = #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
+    #expect(error?.description.contains("went to Closing") == true)
     try backend.stop()
   }
 }
