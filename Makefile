@@ -19,7 +19,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 packages: ## install the Debian packages that building and testing miss
-	@scripts/install-packages libxen-dev liburing-dev libaio-dev libnbd-dev pkg-config xenstore-utils e2fsprogs qemu-utils qemu-system-common nbdkit iproute2 iputils-ping
+	@scripts/install-packages libxen-dev liburing-dev libaio-dev libnbd-dev pkg-config xenstore-utils e2fsprogs qemu-utils qemu-system-common nbdkit libnbd-bin iproute2 iputils-ping
 
 lab-packages: packages ## install what the lab (real Xen under QEMU) misses on this machine
 	@scripts/install-packages qemu-system-x86 cpio zstd xz-utils debian-archive-keyring

@@ -91,11 +91,10 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   public mutating func mayTake(byteCount: Int) -> Bool {
     // The frames taken so far in this turn are under way too.
     guard channel.canWrite else { return false }
-    if let due = limiter.admits(member, atNanoseconds: loop.now) {
+    if let due = limiter.take(member, byteCount: byteCount, atNanoseconds: loop.now) {
       runAgain(atNanoseconds: due)
       return false
     }
-    limiter.charge(byteCount: byteCount, atNanoseconds: loop.now)
     return true
   }
 

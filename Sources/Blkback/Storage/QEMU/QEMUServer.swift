@@ -76,7 +76,10 @@ final class QEMUServer: NBDServerProcess {
       self.process = nil
       mayPass = words.text.contains("\" lock")
       let said = words.text.isEmpty ? "" : ": \(words.text)"
-      return VbdError("\(name): QEMU's storage daemon: \(end?.description ?? "it is gone")\(said)")
+      // EBUSY: somebody else writes the image, as with our own locks.
+      return VbdError(
+        "\(name): QEMU's storage daemon: \(end?.description ?? "it is gone")\(said)",
+        errno: mayPass ? 16 : nil)
     }
     return nil
   }
