@@ -1,4 +1,6 @@
 import Foundation
+import RingKit
+import Testing
 
 /// A strict reader of the OpenMetrics text format 1.0, by its ABNF and the rules in its words: what it takes,
 /// Prometheus takes.
@@ -146,5 +148,19 @@ struct MetricsScrape {
         throw fail("no sum")
       }
     }
+  }
+}
+
+extension MetricsScrape {
+  /// What a daemon tells at its socket, as Prometheus would ask.
+  init(socket path: String) throws {
+    let client = try LocalSocket.connect(path: path)
+    _ = try client.write(Array("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8)[...])
+    var reply: [UInt8] = []
+    while let bytes = try client.read(), !bytes.isEmpty { reply += bytes }
+    let text = String(decoding: reply, as: UTF8.self)
+    #expect(text.hasPrefix("HTTP/1.1 200 OK\r\n"))
+    let end = try #require(text.range(of: "\r\n\r\n"))
+    try self.init(String(text[end.upperBound...]))
   }
 }

@@ -217,7 +217,7 @@ import Testing
     #expect(reads.latency.median > 0 && reads.latency.median <= reads.latency.p99)
 
     // What came later counts no less.
-    let scrape = try MetricsScrape(scraped(metricsSocket))
+    let scrape = try MetricsScrape(socket: metricsSocket)
     let read = ["disk": "xvda", "domain": "1", "request": "read"]
     let okay = read.merging(["result": "okay"]) { $1 }
     #expect(scrape.value("ringback_disk_requests_total", okay) ?? 0 >= Double(reads.completed))
@@ -262,16 +262,5 @@ import Testing
   private func until(_ isTrue: () throws -> Bool) throws {
     let deadline = ContinuousClock.now + .seconds(60)
     while try !isTrue() { try #require(ContinuousClock.now < deadline, "it did not come") }
-  }
-
-  private func scraped(_ path: String) throws -> String {
-    let client = try LocalSocket.connect(path: path)
-    _ = try client.write(Array("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".utf8)[...])
-    var reply: [UInt8] = []
-    while let bytes = try client.read(), !bytes.isEmpty { reply += bytes }
-    let text = String(decoding: reply, as: UTF8.self)
-    #expect(text.hasPrefix("HTTP/1.1 200 OK\r\n"))
-    let end = try #require(text.range(of: "\r\n\r\n"))
-    return String(text[end.upperBound...])
   }
 }

@@ -33,8 +33,8 @@ public final class Vif {
   /// Another backend serves the interface; nothing of it is touched.
   var rival: BackendRival?
   private var isStopping = false
-  /// The frontend takes no packets.
-  var isStalled = false
+  /// The frontend takes no packets, and its link is down therefore.
+  public internal(set) var isStalled = false
   /// The toolstack wants the link to be up: node `carrier`.
   var isCarrierWanted = true
   /// The frontend's node is watched that changes while it is connected.

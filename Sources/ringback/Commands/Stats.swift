@@ -3,19 +3,26 @@ import Blkback
 import Foundation
 import RingKit
 
-/// Tells what disks have done.
+/// Tells what disks and interfaces have done.
 struct Stats: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Tell what the disks have done since they connected: requests, bytes, errors and latencies.")
+    abstract:
+      "Tell what the disks and network interfaces have done since they connected: requests, packets, bytes, errors "
+      + "and latencies.")
 
   @OptionGroup var host: HostOptions
   @OptionGroup var daemon: DaemonOptions
 
-  @Option(name: .shortAndLong, help: ArgumentHelp("Only the disks of this domain.", valueName: "domid"))
+  @Option(
+    name: .shortAndLong,
+    help: ArgumentHelp("Only the disks and interfaces of this domain.", valueName: "domid"))
   var domain: UInt16?
 
   @Option(name: .shortAndLong, help: ArgumentHelp("Only this disk, such as xvda.", valueName: "name"))
   var vdev: VirtualDeviceArgument?
+
+  @Option(help: ArgumentHelp("Only this interface, such as 0.", valueName: "number"))
+  var vif: UInt32?
 
   @Flag(help: "Tell of each queue.")
   var queues = false
@@ -23,20 +30,40 @@ struct Stats: ParsableCommand {
   @Flag(help: "Print JSON.")
   var json = false
 
+  func validate() throws {
+    guard vdev == nil || vif == nil else {
+      throw ValidationError("--vdev is about a disk and --vif about an interface; give one of them")
+    }
+  }
+
   func run() throws {
     var question = ControlQuestion(.stats)
     question.domain = domain
-    question.vdev = vdev?.device.number
     question.queues = queues
-    let disks = try host.daemon(daemon).ask(question, for: [DiskNumbers].self)
-    guard !disks.isEmpty || (domain == nil && vdev == nil) else {
-      throw CommandError("no such disk is served; `ringback list` shows what is")
+    let daemon = host.daemon(daemon)
+    var disks: [DiskNumbers] = []
+    if vif == nil {
+      question.vdev = vdev?.device.number
+      disks = try daemon.ask(question, for: [DiskNumbers].self)
     }
-    print(json ? try disks.json() : Self.text(disks))
+    var interfaces: [VifNumbers] = []
+    if vdev == nil {
+      question.kind = DaemonVifs.kind
+      question.vif = vif
+      interfaces = try daemon.ask(question, for: [VifNumbers].self)
+    }
+    guard !disks.isEmpty || !interfaces.isEmpty || (domain == nil && vdev == nil && vif == nil) else {
+      throw CommandError(
+        "no such \(vif == nil ? "disk" : "interface") is served; `ringback list` shows what is")
+    }
+    print(
+      json
+        ? try DeviceArray(disks: disks, interfaces: interfaces).json() : Self.text(disks, interfaces))
   }
 
-  static func text(_ disks: [DiskNumbers]) -> String {
-    disks.isEmpty ? "no disks" : disks.map(text).joined(separator: "\n\n")
+  static func text(_ disks: [DiskNumbers], _ interfaces: [VifNumbers] = []) -> String {
+    let paragraphs = disks.map(text) + interfaces.map(\.text)
+    return paragraphs.isEmpty ? "no disks" : paragraphs.joined(separator: "\n\n")
   }
 
   private static func text(_ disk: DiskNumbers) -> String {

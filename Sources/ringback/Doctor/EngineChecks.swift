@@ -109,11 +109,5 @@ struct EngineChecks {
   }
 
   /// CAP_IPC_LOCK, number 14 (linux/capability.h).
-  private func mayLockMemory(_ daemon: Int32?) -> Bool {
-    let lines = tree.text("\(directory(daemon))/status")?.split(separator: "\n") ?? []
-    guard let line = lines.first(where: { $0.hasPrefix("CapEff:") }),
-      let set = UInt64(line.dropFirst(7).trimmingPrefix { $0.isWhitespace }, radix: 16)
-    else { return false }
-    return set & 1 << 14 != 0
-  }
+  private func mayLockMemory(_ daemon: Int32?) -> Bool { tree.hasCapability(14, process: daemon) ?? false }
 }

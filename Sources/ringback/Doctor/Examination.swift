@@ -50,7 +50,13 @@ struct Examination {
       checks += try below(hasDevices: hasDevices, hasDaemon: daemon.hasDaemon, programs: programs)
       checks.append(daemon.daemon)
     }
-    checks += engines(daemon: daemon.hasDaemon && rivals.ownDaemons.count == 1 ? rivals.ownDaemons[0] : nil)
+    let process = daemon.hasDaemon && rivals.ownDaemons.count == 1 ? rivals.ownDaemons[0] : nil
+    checks += engines(daemon: process)
+    if kinds.contains(DaemonVifs.kind) {
+      let interfaces = InterfaceChecks(tree: tree, daemon: process?.process)
+      checks += [interfaces.tun, interfaces.capability]
+      if machine != .loopback, xen.isXen { checks.append(interfaces.kernel) }
+    }
     if machine == .loopback {
       checks += [rivals.daemons].compactMap { $0 }
     } else if xen.isXen {

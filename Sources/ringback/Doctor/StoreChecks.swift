@@ -19,7 +19,7 @@ struct StoreChecks {
   var all: [Check] {
     switch probe {
     case .answered(let look):
-      [.ok("xenstored", "xenstored answers at \(look.socketPath)"), domain(look)] + disks(look.devices)
+      [.ok("xenstored", "xenstored answers at \(look.socketPath)"), domain(look)] + devices(look.devices)
     case .failed(let reason):
       [
         .failure(
@@ -56,33 +56,46 @@ struct StoreChecks {
     return .ok("domain", "\(name), a driver domain with its xl devd")
   }
 
-  /// One line when all is well, one for each disk that is not.
-  private func disks(_ devices: [DeviceLook]) -> [Check] {
-    let bad = devices.compactMap(disk)
+  /// Disks, and interfaces where there are any.
+  private func devices(_ devices: [DeviceLook]) -> [Check] {
+    let interfaces = devices.filter(\.isInterface)
+    return told(devices.filter { !$0.isInterface }, as: "disk")
+      + (interfaces.isEmpty ? [] : told(interfaces, as: "interface"))
+  }
+
+  /// One line when all is well, one for each device that is not.
+  private func told(_ devices: [DeviceLook], as noun: String) -> [Check] {
+    let bad = devices.compactMap { device($0, noun) }
     let rest = devices.count - bad.count
     guard rest > 0 || bad.isEmpty else { return bad }
-    let count = "\(rest == 0 ? "no" : "\(rest)") \(bad.isEmpty ? "" : "other ")disk\(rest == 1 ? "" : "s")"
+    let count = "\(rest == 0 ? "no" : "\(rest)") \(bad.isEmpty ? "" : "other ")\(noun)\(rest == 1 ? "" : "s")"
     return bad + [
-      .ok("disks", "\(count) in xenstore\(rest > 0 ? ", of which none is stuck" : "")")
+      .ok("\(noun)s", "\(count) in xenstore\(rest > 0 ? ", of which none is stuck" : "")")
     ]
   }
 
-  private func disk(_ device: DeviceLook) -> Check? {
-    let name = VirtualDevice(number: device.address.device)
+  private func device(_ device: DeviceLook, _ noun: String) -> Check? {
     let domain = device.address.domain
+    let name =
+      device.isInterface
+      ? "interface \(device.address.device)" : "\(VirtualDevice(number: device.address.device))"
     func bad(_ finding: String, _ remedy: String) -> Check {
-      .warning("disk", "\(device.address) (\(name) of domain \(domain)): \(finding)", mend: remedy)
+      .warning(noun, "\(device.address) (\(name) of domain \(domain)): \(finding)", mend: remedy)
     }
-    let again = "detach the disk and attach it again (xl block-detach, or ringback detach)"
+    let again =
+      device.isInterface
+      ? "detach the interface and attach it again (xl network-detach, or ringback network-detach)"
+      : "detach the disk and attach it again (xl block-detach, or ringback detach)"
     if let trouble = device.trouble { return bad(trouble, "\(again); the toolstack wrote its nodes") }
     guard device.hasGuest else {
-      return bad("domain \(domain) is gone, and the disk's nodes are left", "xenstore-rm \(device.directory)")
+      return bad(
+        "domain \(domain) is gone, and the \(noun)'s nodes are left", "xenstore-rm \(device.directory)")
     }
     if let error = device.error, device.own != .connected {
       return bad(Self.printable(error), "mend that, then \(again)")
     }
     guard device.isStuck else {
-      // A disk that is in use and has lost data says so.
+      // A device that is in use and has lost data says so.
       return device.error.map { bad(Self.printable($0), "as said there; ringback list shows it too") }
     }
     if device.own == .initialising {
@@ -100,7 +113,8 @@ struct StoreChecks {
     case nil:
       return bad(
         "in state InitWait: its script \(Self.printable(device.script ?? "")) has said nothing",
-        "/var/log/xen/xen-hotplug.log says why; is tap-ctl in PATH? Then \(again)")
+        "/var/log/xen/xen-hotplug.log says why;\(device.isInterface ? "" : " is tap-ctl in PATH?") Then \(again)"
+      )
     case let status?:
       let why = device.hotplugError.map { ": \($0)" } ?? ""
       return bad(

@@ -2,7 +2,7 @@ import Blkback
 import Glibc
 import RingKit
 
-/// What xenstore tells of this domain and of the disks that it is to serve.
+/// What xenstore tells of this domain and of the devices that it is to serve.
 struct StoreLook: Sendable, Equatable {
   var socketPath: String
   var ownDomain: DomainID
@@ -40,7 +40,7 @@ struct StoreLook: Sendable, Equatable {
   }
 }
 
-/// One disk's nodes.
+/// One device's nodes.
 struct DeviceLook: Sendable, Equatable {
   var address: DeviceAddress
   /// The directory of its backend.
@@ -58,7 +58,7 @@ struct DeviceLook: Sendable, Equatable {
   /// A node that cannot be read or trusted.
   var trouble: String?
 
-  /// A disk of which nothing is known yet.
+  /// A device of which nothing is known yet.
   init(_ address: DeviceAddress, directory: String) {
     self.address = address
     self.directory = directory
@@ -101,8 +101,13 @@ struct DeviceLook: Sendable, Equatable {
     }
   }
 
-  /// Nobody has taken the disk, or its guest waits for it.
+  /// Whether it is a network interface; a disk otherwise.
+  var isInterface: Bool { address.kind == DaemonVifs.kind }
+
+  /// Nobody has taken the device, or its guest waits for it: blkfront in Initialised, netfront in Connected.
   var isStuck: Bool {
-    hasGuest && (own == .initialising || (own == .initWait && frontend == .initialised))
+    hasGuest
+      && (own == .initialising
+        || (own == .initWait && (frontend == .initialised || (isInterface && frontend == .connected))))
   }
 }

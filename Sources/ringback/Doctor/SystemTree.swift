@@ -91,6 +91,16 @@ struct SystemTree: Sendable {
 
   // MARK: Processes
 
+  /// Whether a process, or this one, has a capability of this number (linux/capability.h); nil when that cannot be
+  /// read (proc(5), /proc/pid/status).
+  func hasCapability(_ number: Int, process: Int32?) -> Bool? {
+    let lines = text("/proc/\(process.map { "\($0)" } ?? "self")/status")?.split(separator: "\n") ?? []
+    guard let line = lines.first(where: { $0.hasPrefix("CapEff:") }),
+      let set = UInt64(line.dropFirst(7).trimmingPrefix { $0.isWhitespace }, radix: 16)
+    else { return nil }
+    return set & 1 << UInt64(number) != 0
+  }
+
   /// A running program.
   struct RunningProgram: Equatable {
     var process: Int32

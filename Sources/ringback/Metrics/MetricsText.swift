@@ -1,7 +1,7 @@
 import Blkback
 import RingKit
 
-/// The disks' numbers in the OpenMetrics text format 1.0.
+/// The disks' and interfaces' numbers in the OpenMetrics text format 1.0.
 ///
 /// Gauges stand for "info" metrics, so that the older parsers of Prometheus' own text format (node_exporter's
 /// textfile collector) read the same text.
@@ -14,8 +14,10 @@ struct MetricsText {
   private var text = ""
   private let disks: [(sample: DiskSample, labels: String, tally: BlockTally)]
 
-  /// Tells of all disks, and of the daemon.
-  static func write(_ samples: [DiskSample], daemon: [(label: String, value: String)]) -> String {
+  /// Tells of all disks and interfaces, and of the daemon.
+  static func write(
+    _ samples: [DiskSample], interfaces: [VifSample] = [], daemon: [(label: String, value: String)]
+  ) -> String {
     var metrics = MetricsText(samples)
     metrics.family("ringback_build_info", .gauge, help: "The daemon that answers.") {
       $0.sample("", labels: Self.labels(daemon), value: "1")
@@ -23,6 +25,7 @@ struct MetricsText {
     metrics.writeState()
     metrics.writeRequests()
     metrics.writeRings()
+    metrics.writeInterfaces(interfaces)
     return metrics.text + "# EOF\n"
   }
 
@@ -135,12 +138,12 @@ struct MetricsText {
 
   // MARK: Families
 
-  private enum FamilyType: String {
+  enum FamilyType: String {
     case gauge, counter, histogram
   }
 
   /// Writes the samples of one family.
-  private struct Writer {
+  struct Writer {
     let name: String
     var text = ""
 
@@ -160,7 +163,7 @@ struct MetricsText {
     }
   }
 
-  private mutating func family(
+  mutating func family(
     _ name: String, _ type: FamilyType, unit: String? = nil, help: String, _ body: (inout Writer) -> Void
   ) {
     text += "# TYPE \(name) \(type.rawValue)\n"
@@ -193,7 +196,7 @@ struct MetricsText {
     }
   }
 
-  private static func labels(_ pairs: [(label: String, value: String)]) -> String {
+  static func labels(_ pairs: [(label: String, value: String)]) -> String {
     pairs.map { "\($0.label)=\"\(escaped($0.value))\"" }.joined(separator: ",")
   }
 

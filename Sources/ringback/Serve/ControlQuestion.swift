@@ -15,8 +15,11 @@ struct ControlQuestion: Codable, Equatable {
   var `do`: Verb
   var domain: UInt16?
   var vdev: UInt32?
-  /// Kind of backend; may be left out when the domain has only one such device.
+  /// Kind of backend; may be left out when the domain has only one such device. list, stats: "vif" asks for
+  /// interfaces, anything else and nothing for disks.
   var kind: String?
+  /// stats: number of the interface.
+  var vif: UInt32?
   /// resume: the image to go on with. insert: the medium.
   var image: String?
   /// resume: whether the new image may have another size.

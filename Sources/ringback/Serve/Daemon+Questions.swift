@@ -11,6 +11,8 @@ extension Daemon {
       socket.answer(ticket, with: ControlReply.value(failure))
     case .success(let question):
       switch question.do {
+      case .list where question.kind == DaemonVifs.kind, .stats where question.kind == DaemonVifs.kind:
+        socket.answer(ticket, with: ControlReply.value(vifNumbers(for: question)))
       case .list:
         socket.answer(ticket, with: ControlReply.value(samples.map { DeviceReport($0) }))
       case .stats:
@@ -39,6 +41,13 @@ extension Daemon {
         chosen.map {
           DiskNumbers($0, perQueue: question.queues == true, withSteps: question.steps == true)
         }))
+  }
+
+  private func vifNumbers(for question: ControlQuestion) -> [VifNumbers] {
+    vifSamples.filter { sample in
+      (question.domain == nil || sample.address.domain.rawValue == question.domain)
+        && (question.vif == nil || sample.address.device == question.vif)
+    }.map { VifNumbers($0, perQueue: question.queues == true) }
   }
 
   private func disk(of question: ControlQuestion) throws(ControlFailure) -> Vbd {

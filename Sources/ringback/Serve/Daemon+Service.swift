@@ -5,10 +5,12 @@ import RingKit
 extension Daemon {
   /// The state in a line, for `systemctl status`.
   var statusLine: String {
-    let guests = Set(disks.keys.map(\.domain)).count
+    let guests = Set(disks.keys.map(\.domain)).union(vifs.devices.keys.map(\.domain)).count
     func count(_ number: Int, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
-    return (isStopping ? "Stopping: draining " : "Serving ") + count(disks.count, "disk") + " of "
-      + count(guests, "guest") + " on " + count(threads.count, "thread")
+    let interfaces = vifs.devices.isEmpty ? "" : " and " + count(vifs.devices.count, "interface")
+    let verb = isStopping ? "Stopping: draining" : "Serving"
+    return "\(verb) \(count(disks.count, "disk"))\(interfaces) of \(count(guests, "guest")) on "
+      + count(threads.count + vifs.threads.count, "thread")
   }
 
   /// When there is something to tell systemd next.

@@ -92,10 +92,17 @@ extension Daemon {
     }
   }
 
+  /// All interfaces, in order.
+  var vifSamples: [VifSample] {
+    vifs.devices.values.map { VifSample($0) }.sorted {
+      ($0.address.domain.rawValue, $0.address.device) < ($1.address.domain.rawValue, $1.address.device)
+    }
+  }
+
   /// The numbers for Prometheus.
   func metrics() -> String {
     MetricsText.write(
-      samples,
+      samples, interfaces: vifSamples,
       daemon: [
         ("version", Ringback.version), ("hypervisor", host.name), ("threads", "\(threads.count)"),
         ("engine", engineName),

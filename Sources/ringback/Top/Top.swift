@@ -2,13 +2,16 @@ import ArgumentParser
 import Foundation
 import RingKit
 
-/// Shows what the disks do, live.
+/// Shows what the disks and interfaces do, live.
 struct Top: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Show what the disks do: requests and bytes a second, latencies, errors.",
+    abstract:
+      "Show what the disks and network interfaces do: requests, packets and bytes a second, latencies, errors.",
     discussion: """
       On a terminal, the table is drawn anew every interval. Keys: q quits; d, r, b, l, f and e sort by disk, \
-      requests, bytes, latency, requests in flight and errors. Elsewhere, one table follows another.
+      requests, bytes, latency, requests in flight and errors; interfaces by packets, bytes, packets that wait and \
+      drops in the place of these. TX is what a guest sends, RX what it is sent. Elsewhere, one table follows \
+      another.
       """)
 
   @OptionGroup var host: HostOptions
@@ -32,7 +35,7 @@ struct Top: ParsableCommand {
   func run() throws {
     var meter = TopMeter(daemon: host.daemon(daemon))
     // First of all, so that an error stands on the ordinary screen.
-    _ = try meter.look()
+    try meter.look()
     // From here on a signal ends the loop, and the terminal is given back.
     let signals = try TerminationSignals()
     let terminal = once ? nil : Terminal()
@@ -53,11 +56,11 @@ struct Top: ParsableCommand {
         if keys.isEmpty || keys.contains(where: { [0x71, 0x51, 3, 4, 0x1C].contains($0) }) { return }
         for order in TopOrder.allCases where keys.contains(order.key.asciiValue ?? 0) { view.order = order }
       } else {
-        _ = try meter.look()
+        try meter.look()
         // After a sleep of the machine, from now on.
         due = max(due + step, now)
         if terminal == nil {
-          print(view.lines(meter.rates).joined(separator: "\n"))
+          print(view.lines(meter.rates, meter.vifRates).joined(separator: "\n"))
           if once { return }
           print("")
           fflush(nil)
@@ -65,7 +68,8 @@ struct Top: ParsableCommand {
       }
       if let terminal {
         let size = terminal.size
-        terminal.show(view.lines(meter.rates, columns: size.columns, rows: size.rows))
+        terminal.show(
+          view.lines(meter.rates, meter.vifRates, columns: size.columns, rows: size.rows))
       }
     }
   }
@@ -77,7 +81,9 @@ extension TopOrder: ExpressibleByArgument {}
 struct TopMeter {
   private var daemon: DaemonClient
   private(set) var rates: [DiskRate] = []
+  private(set) var vifRates: [VifRate] = []
   private var before: [String: DiskNumbers] = [:]
+  private var vifsBefore: [String: VifNumbers] = [:]
   private var time: UInt64 = 0
 
   init(daemon: DaemonClient) {
@@ -86,17 +92,22 @@ struct TopMeter {
     self.daemon.patienceMilliseconds = 10_000
   }
 
-  mutating func look() throws -> [DiskRate] {
+  mutating func look() throws {
     var question = ControlQuestion(.stats)
     question.steps = true
     let disks = try daemon.ask(question, for: [DiskNumbers].self)
+    question.kind = DaemonVifs.kind
+    let interfaces = try daemon.ask(question, for: [VifNumbers].self)
     let now = MonotonicClock.nowNanoseconds()
     let seconds = Double(now - time) / 1e9
     rates = disks.map { DiskRate($0, since: before[Self.name($0)], seconds: seconds) }
     before = Dictionary(disks.map { (Self.name($0), $0) }) { first, _ in first }
+    vifRates = interfaces.map { VifRate($0, since: vifsBefore[Self.name($0)], seconds: seconds) }
+    vifsBefore = Dictionary(interfaces.map { (Self.name($0), $0) }) { first, _ in first }
     time = now
-    return rates
   }
+
+  private static func name(_ interface: VifNumbers) -> String { "\(interface.domain)/\(interface.vif)" }
 
   private static func name(_ disk: DiskNumbers) -> String { "\(disk.kind)/\(disk.domain)/\(disk.vdev)" }
 }

@@ -32,7 +32,7 @@ enum TopOrder: String, CaseIterable {
   }
 }
 
-/// The table of `ringback top` as lines of text.
+/// The tables of `ringback top` as lines of text.
 struct TopView {
   var order = TopOrder.requests
 
@@ -45,7 +45,9 @@ struct TopView {
   static let dispensable = [12, 8, 2, 9, 6, 5]
 
   /// The lines for a terminal of `columns` and `rows`; nil for one without bounds.
-  func lines(_ rates: [DiskRate], columns: Int? = nil, rows: Int? = nil) -> [String] {
+  func lines(
+    _ rates: [DiskRate], _ interfaces: [VifRate] = [], columns: Int? = nil, rows: Int? = nil
+  ) -> [String] {
     let sorted = rates.sorted(by: order.areInOrder)
     var shown = Array(Self.header.indices)
     var table = Self.table(sorted, shown)
@@ -62,6 +64,8 @@ struct TopView {
     }
     var lines = [summary(sorted), ""] + table
     if sorted.isEmpty { lines.append("no disks are served") }
+    let below = TopVifTable.lines(interfaces, by: order, columns: columns)
+    if !below.isEmpty { lines = sorted.isEmpty ? below : lines + [""] + below }
     if let rows, lines.count > rows {
       let hidden = lines.count - rows + 1
       lines = Array(lines.prefix(max(0, rows - 1))) + ["... \(hidden) more"]
@@ -104,7 +108,7 @@ struct TopView {
     String(text.map { $0.unicodeScalars.contains { $0.properties.generalCategory == .control } ? "?" : $0 })
   }
 
-  private static func megabytes(_ bytes: Double) -> String {
+  static func megabytes(_ bytes: Double) -> String {
     let megabytes = bytes / 1e6
     return megabytes >= 100 ? "\(Int(megabytes.rounded()))" : "\((megabytes * 10).rounded() / 10)"
   }
