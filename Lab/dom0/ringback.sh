@@ -68,4 +68,4 @@ error_told() {
 }
 
 # backend_list: one line for each device the daemon knows, nothing when there is none
-backend_list() { "$ringback" list --json | jq -r '.[] | "\(.domain) \(.vdev) \(.state)"'; }
+backend_list() { "$ringback" list --json | jq -r '.[] | select(.vdev) | "\(.domain) \(.vdev) \(.state)"'; }
