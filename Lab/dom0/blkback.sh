@@ -7,9 +7,8 @@ backend_start() { :; }
 backend_stop() { :; }
 backend_last_words() { :; }
 
-# Linux's xen-netback takes every interface as long as it is loaded.
-interfaces_start() { load_modules /images/net netback-order; }
-interfaces_stop() { ! grep -q '^xen_netback ' /proc/modules || rmmod xen_netback; }
+interfaces_start() { netback_load; }
+interfaces_stop() { netback_unload; }
 
 # backend_attach DOMAIN VDEV IMAGE [--mode r]
 backend_attach() {

@@ -27,12 +27,12 @@ bridge_end() {
   [ -e /sys/class/net/xenbr0 ] || return 0
   [ ! -e /run/lab/iperf3.pid ] || kill "$(tr -d '\0' </run/lab/iperf3.pid)"
   ip link delete xenbr0
-  (
-    # shellcheck source=dom0/blkback.sh
-    . "$lab/dom0/blkback.sh"
-    interfaces_stop
-  )
+  netback_unload
 }
+
+# Linux's xen-netback takes every interface as long as it is loaded.
+netback_load() { load_modules /images/net netback-order; }
+netback_unload() { ! grep -q '^xen_netback ' /proc/modules || rmmod xen_netback; }
 
 # vif_on_bridge N [OPTION]: as xl takes it
 vif_on_bridge() { echo "mac=00:16:3e:00:00:0$1,bridge=xenbr0${2:+,$2}"; }

@@ -8,13 +8,6 @@ bridge_begin
 tests=(to from between)
 declare -A rate cost delay
 
-# as VERB...: of the other backend
-netback() (
-  # shellcheck source=dom0/blkback.sh
-  . "$lab/dom0/blkback.sh"
-  "$@"
-)
-
 # measure TEST BACKEND COMMAND...: adds to the sums of what arrives, and of dom0's seconds for it
 measure() {
   local key=$1-$2 before
@@ -50,9 +43,9 @@ for ((turn = 0; turn < turns; turn++)); do
   interfaces_start
   compare ringback
   require "ringback stops" interfaces_stop
-  require "xen-netback is loaded" netback interfaces_start
+  require "xen-netback is loaded" netback_load
   compare netback
-  require "xen-netback is unloaded" netback interfaces_stop
+  require "xen-netback is unloaded" netback_unload
 done
 fact "ping, shortest of the last turn, ms: ringback ${delay[ringback]}, xen-netback ${delay[netback]}"
 for test in "${tests[@]}"; do
