@@ -37,9 +37,10 @@ netback_unload() { ! grep -q '^xen_netback ' /proc/modules || rmmod xen_netback;
 # vif_on_bridge N [OPTION]: as xl takes it
 vif_on_bridge() { echo "mac=00:16:3e:00:00:0$1,bridge=xenbr0${2:+,$2}"; }
 
-# net_up GUEST N [INTERFACE]: the guest gives the interface its addresses
+# net_up GUEST N [INTERFACE]: the guest gives the interface its addresses, and answers for them on no other one
 net_up() {
   guest_run "$1" "
+    echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore
     await 60 test -e /sys/class/net/${3-eth0} && ip link set lo up && ip link set ${3-eth0} up &&
     ip address add 10.0.0.$2/24 dev ${3-eth0} && ip address add fd00::$2/64 dev ${3-eth0} nodad"
 }
