@@ -53,7 +53,8 @@ final class NetQueueGroup: @unchecked Sendable {
     hash = state
     isHashing = state.algorithm != .none
     isSteering = isHashing && members.count > 1
-    for member in members { member.queue?.tellHashes(isHashing) }
+    // By index: with Swift 6.3.1 an iterator over elements with an unowned optional does not end (seen by gdb).
+    for index in members.indices { members[index].queue?.tellHashes(isHashing) }
   }
 
   /// Gives a packet its hash, if it has one, and finds its queue; nil when that is gone.
