@@ -207,7 +207,7 @@ final class StreamSocket: Sendable {
       while offset < chunk.count {
         let count = unsafe chunk.withUnsafeBytes {
           unsafe Glibc.send(
-            descriptor, $0.baseAddress.map { $0 + offset }, chunk.count - offset, Int32(MSG_NOSIGNAL))
+            descriptor, $0.baseAddress.map { unsafe $0 + offset }, chunk.count - offset, Int32(MSG_NOSIGNAL))
         }
         guard count > 0 else { return }
         offset += count

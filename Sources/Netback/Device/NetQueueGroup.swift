@@ -53,7 +53,7 @@ final class NetQueueGroup: @unchecked Sendable {
     hash = state
     isHashing = state.algorithm != .none
     isSteering = isHashing && members.count > 1
-    // By index: with Swift 6.3.1 an iterator over elements with an unowned optional does not end (seen by gdb).
+    // By index: an iterator over these elements did not end (Swift 6.3.1, seen in gdb; the cause is not isolated).
     for index in members.indices { members[index].queue?.tellHashes(isHashing) }
   }
 
