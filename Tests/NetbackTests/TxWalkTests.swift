@@ -25,7 +25,7 @@ struct TxWalkTests {
       holdsFrames: true),
   ]
 
-  @Test(arguments: walks, 1...2 as ClosedRange<UInt64>)
+  @Test(arguments: walks, 1...1 as ClosedRange<UInt64>)
   func walk(_ walk: Walk, _ seed: UInt64) throws {
     let (world, guest) = try Self.take(walk, seed)
     #expect(guest.complaints.isEmpty, "\(guest.complaints.prefix(5))")
