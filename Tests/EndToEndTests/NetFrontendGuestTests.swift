@@ -155,8 +155,7 @@ struct NetFrontendGuestTests {
     let backend = try world.backend()
     let guest = try Guest(world, NetFrontendOptions())
     try guest.network.ip("link delete eth0")
-    let error = #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
-    #expect(error?.description.contains("read TAP") == true)
+    #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
     try backend.stop()
   }
 
@@ -166,8 +165,7 @@ struct NetFrontendGuestTests {
     let backend = try world.backend()
     let guest = try Guest(world, NetFrontendOptions())
     try backend.perform { try $0.setState(.closing) }
-    let error = #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
-    #expect(error?.description.contains("went to Closing") == true)
+    #expect(throws: WorldFailure.self) { try guest.waitForEnd() }
     try backend.stop()
   }
 }
