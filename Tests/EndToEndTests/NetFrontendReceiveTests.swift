@@ -242,7 +242,8 @@ import Testing
       return frame + netFrame(40)
     }
     let cases: [(types: [UInt16], isIPv6: Bool)] = [
-      ([0x0800], false), ([0x86DD], true), ([0x8100, 0x86DD], true), ([0x88A8, 0x8100, 0x0800], false),
+      ([0x0800], false), ([0x86DD], true), ([0x8100, 0x86DD], true), ([0x88A8, 0x86DD], true),
+      ([0x88A8, 0x8100, 0x0800], false),
       ([0x8100, 0x8100, 0x8100, 0x86DD], true),
     ]
     for (types, isIPv6) in cases {

@@ -1,3 +1,4 @@
+import Glibc
 import Netback
 public import RingKit
 
@@ -25,6 +26,10 @@ public final class GuestNetwork {
     var transmission: NetTransmission
   }
 
+  private var poll = DescriptorPoll()
+
+  /// Turns after which events, xenstore and the end are looked for although there is work.
+  private static let turnsBetweenLooks: UInt64 = 64
   /// Frames of one direction and queue in a turn at most.
   private static let batch = 64
   private static let header = VirtioNetHeader.byteCount
@@ -45,28 +50,53 @@ public final class GuestNetwork {
     try tap.setOffloads(TapOffloads(frontend.features.offloads))
     let address = frontend.address.rawValue
     try tap.setAddress((0..<6).map { UInt8(truncatingIfNeeded: address >> UInt64(40 - 8 * $0)) })
-    try tap.setMTU(UInt32(frontend.mtu))
+    try tap.setMTU(UInt32(min(frontend.mtu, Self.maximumMTU)))
     try tap.setUp(true)
-    try tap.setCarrier(true)
+    try tap.setCarrier(frontend.hasCarrier)
   }
 
-  /// Moves frames until `descriptor` is readable. Throws when the backend closes or breaks the rules.
+  /// What a TAP can have (drivers/net/tun.c: 65535 less the Ethernet header).
+  private static var maximumMTU: Int { 65521 }
+
+  /// Moves frames until `descriptor` is readable. Throws when the backend closes or breaks the rules, and when
+  /// the TAP was deleted.
   public func run(until descriptor: Int32) throws {
-    var poll = DescriptorPoll()
+    var turns: UInt64 = 0
     while true {
-      if try turn() { continue }
-      var isReady = false
-      for queue in frontend.queues where try queue.requestEvents() { isReady = true }
-      if isReady { continue }
-      let hasRoom = waiting == nil && frontend.queues.allSatisfy { $0.transmitter.hasRoom }
-      let taps = hasRoom ? tap.queues.map { ($0.descriptor, false) } : []
-      let store = frontend.directory.store.descriptor
-      poll.set([(descriptor, false), (frontend.eventDescriptor, false), (store, false)] + taps)
-      let ready = try poll.wait(timeoutMilliseconds: nil)
-      if ready.contains(descriptor) { return }
-      if ready.contains(frontend.eventDescriptor) { frontend.takeEvents() }
-      if ready.contains(store) { try frontend.poll() }
+      turns += 1
+      let isBusy = try turn()
+      // Work without an end is no reason not to hear of anything else.
+      if isBusy, turns % Self.turnsBetweenLooks != 0 { continue }
+      if try !isBusy && requestEvents() { continue }
+      if try look(at: descriptor, waits: !isBusy) { return }
     }
+  }
+
+  /// Takes note of what has happened, and waits for it if nothing has; true if it is the end.
+  private func look(at descriptor: Int32, waits: Bool) throws -> Bool {
+    let hasRoom = waiting == nil && frontend.queues.allSatisfy { $0.transmitter.hasRoom }
+    let taps = hasRoom ? tap.queues.map { ($0.descriptor, false) } : []
+    let store = frontend.directory.store.descriptor
+    poll.set([(descriptor, false), (frontend.eventDescriptor, false), (store, false)] + taps)
+    let ready = try poll.wait(timeoutMilliseconds: waits ? nil : 0)
+    if ready.contains(frontend.eventDescriptor) { frontend.takeEvents() }
+    if ready.contains(store) {
+      try frontend.poll()
+      if frontend.hasCarrier != tap.hasCarrier { try tap.setCarrier(frontend.hasCarrier) }
+    }
+    return ready.contains(descriptor)
+  }
+
+  /// Asks for events of what is waited for; true if there is something to do at once. Answers to what was sent
+  /// are of interest only where they make room, and then many at a time.
+  private func requestEvents() throws -> Bool {
+    for queue in frontend.queues {
+      if try queue.receiver.requestEvent() { return true }
+      let transmitter = queue.transmitter
+      guard waiting != nil || !transmitter.hasRoom, transmitter.outstanding > 0 else { continue }
+      if try transmitter.requestEvent(afterResponses: max(1, transmitter.outstanding / 2)) { return true }
+    }
+    return false
   }
 
   /// A bounded share of work in both directions; false if there was nothing to do.
@@ -96,7 +126,11 @@ public final class GuestNetwork {
     for count in 0..<Self.batch {
       guard queue.transmitter.hasRoom else { return count > 0 }
       let result = link.receive(into: place.segment)
-      guard result > 0 else { return count > 0 }
+      guard result > 0 else {
+        // EAGAIN: there is none. EIO: the interface is down.
+        guard [EAGAIN, EIO].contains(-result) else { throw SystemError(call: "read TAP", errno: -result) }
+        return count > 0
+      }
       let byteCount = Int(result) - Self.header
       guard byteCount >= NetLimits.ethernetHeaderByteCount, byteCount <= NetLimits.packetByteCount else {
         droppedCount += 1
