@@ -3,7 +3,7 @@ import Glibc
 import Testing
 
 /// SIGHUP: what changes at once, what waits for the next start, and what changes nothing.
-@Suite(.timeLimit(.minutes(5))) struct ConfigurationReloadTests {
+@Suite(.timeLimit(.minutes(10))) struct ConfigurationReloadTests {
   /// A daemon with a configuration file.
   private final class Served {
     let stage: CommandStage

@@ -12,7 +12,7 @@ import Testing
     try Command.run(["doctor"] + stage.host + words)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func itFollowsADaemonsLife() throws {
     let stage = try CommandStage()
     let before = try doctor(stage)
@@ -57,7 +57,7 @@ import Testing
   }
 
   /// What the file says is what is looked at; a bad one is told with its lines, and the rest still is.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func itReadsTheDaemonsConfiguration() throws {
     let stage = try CommandStage()
     try stage.startMachine()

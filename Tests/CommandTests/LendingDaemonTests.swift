@@ -6,7 +6,7 @@ import Testing
 @testable import ringback
 
 /// Images that the daemon lends: what was written over NBD is there for the ring, and the reverse.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct LendingDaemonTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LendingDaemonTests {
   /// A tap with an image of 16 MiB and the URI that libxl makes of its socket.
   private func tap(
     _ stage: TapStage, _ format: String = "raw", options: [String] = []

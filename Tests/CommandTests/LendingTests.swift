@@ -6,7 +6,7 @@ import Testing
 @testable import ringback
 
 /// Images that are lent to NBD clients while nobody of ours uses them. The clients are QEMU's and libnbd's.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct LendingTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LendingTests {
   static let formats = ["raw", "vpc"]
 
   private func expect(_ outcome: (status: Int32, output: String), _ words: String...) {

@@ -24,7 +24,7 @@ import Testing
     return try JSONDecoder().decode([List].self, from: Data(outcome.output.utf8))
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aDaemonTakesOverFromTheOneThatStopped() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -59,7 +59,7 @@ import Testing
 
   /// Two daemons for one kind would fight for every disk; the second says so, and serves when the first was
   /// killed, of which nothing tells.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aSecondDaemonLeavesDisksToTheFirst() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -83,7 +83,7 @@ import Testing
     #expect(second.finish().status == 0)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func numbersTellWhatTheGuestDid() throws {
     let stage = try CommandStage()
     try stage.startMachine(domains: [1, 2])

@@ -97,6 +97,12 @@ final class NetworkStage {
 
   // MARK: Traffic
 
+  /// The guest's last words, if it ended before it was told to: the cause of whatever else fails.
+  private var guestsEnd: String {
+    guard let running = guestProcess, !running.process.isRunning else { return "" }
+    return "; the guest has ended: \(running.finish().output)"
+  }
+
   func ping(_ options: String = "") throws {
     try host.execute("ping", words("-c 2 -i 0.2 -W 5 \(options) \(Self.addresses.v4.guest)"))
     try guest.execute("ping", words("-c 2 -i 0.2 -W 5 \(options) \(Self.addresses.v6.host)"))
@@ -111,7 +117,9 @@ final class NetworkStage {
     for (address, source, sink) in [
       (v4.guest, host, guest), (v4.host, guest, host), (v6.guest, host, guest), (v6.host, guest, host),
     ] {
-      #expect(try Self.transfer(byteCount, to: address, from: source, to: sink) == byteCount, "to \(address)")
+      #expect(
+        try Self.transfer(byteCount, to: address, from: source, to: sink) == byteCount,
+        "to \(address)\(guestsEnd)")
     }
     for (network, name) in [(host, "host"), (guest, "guest")] {
       #expect(try Self.wrongChecksums(in: network) == 0, "checksums were wrong in the \(name)")
@@ -149,6 +157,7 @@ final class NetworkStage {
       finished.signal()
     }
     let received = receiver.receive()
+    receiver.shutDown()
     finished.wait()
     return received
   }
@@ -217,6 +226,8 @@ final class StreamSocket: Sendable {
     shutdown(descriptor, Int32(SHUT_WR))
   }
 
+  func shutDown() { shutdown(descriptor, Int32(SHUT_RDWR)) }
+
   /// Bytes that came until the sender ended, up to the first wrong one.
   func receive() -> Int {
     var received = 0
@@ -236,6 +247,13 @@ final class StreamSocket: Sendable {
       address.contains(":") ? AF_INET6 : AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue),
       0)
     try check("socket", made)
+    // A peer that vanished says nothing: the transfer ends short, and so fails, after this long.
+    var limit = timeval(tv_sec: 30, tv_usec: 0)
+    for option in [SO_RCVTIMEO, SO_SNDTIMEO] {
+      try unsafe check(
+        "setsockopt",
+        setsockopt(made, SOL_SOCKET, option, &limit, socklen_t(MemoryLayout<timeval>.size)))
+    }
     return made
   }
 

@@ -7,7 +7,7 @@ import Testing
 /// checksum shows as a packet that Linux does not take.
 @Suite(
   .serialized, .enabled(if: networkObstacle == nil, Comment(rawValue: networkObstacle ?? "")),
-  .timeLimit(.minutes(3)))
+  .timeLimit(.minutes(10)))
 struct NetworkTests {
   /// Every offload alone, all of them, none; and the other things that a frontend can do without.
   static let negotiations = [

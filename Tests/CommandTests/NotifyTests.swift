@@ -8,7 +8,7 @@ import Testing
 
 /// What systemd is told.
 @Suite struct NotifyTests {
-  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+  @Test(.timeLimit(.minutes(10)), arguments: [false, true])
   func theDaemonTellsItsLife(abstract: Bool) throws {
     let socket = try NotifySocket(abstract: abstract)
     let stage = try CommandStage()
@@ -43,7 +43,7 @@ import Testing
 
   /// What the daemon starts is not told of systemd's socket. In a process of its own, since the environment is
   /// every test's.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func theVariablesAreTakenOutOfTheEnvironment() async {
     await #expect(processExitsWith: .success) {
       let socket = try NotifySocket()
@@ -115,7 +115,7 @@ import Testing
     #expect(try socket.next() == "STOPPING=1")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func theWatchdogIsFedWhileEveryThreadAnswers() throws {
     let socket = try NotifySocket()
     let stage = try CommandStage()
@@ -176,7 +176,7 @@ import Testing
     }
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func linesForTheJournalHaveTheirPriority() throws {
     let stage = try CommandStage()
     try stage.startMachine()

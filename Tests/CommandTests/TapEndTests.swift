@@ -7,7 +7,7 @@ import Testing
 /// Taps that their script does not destroy.
 @Suite struct TapEndTests {
   /// What the daemon's absence at the end of a disk, or a script that failed, leaves of it.
-  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+  @Test(.timeLimit(.minutes(10)), arguments: [false, true])
   func aTapOpenedForADiskEndsWithTheLastOne(whileTheDaemonIsAway: Bool) throws {
     let stage = try TapStage(domains: [1, 2])
     let (image, other) = (try stage.image("a.img"), try stage.image("b.img"))
@@ -33,7 +33,7 @@ import Testing
     try stage.tap("destroy", "-p", "1", "-m", "0")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func anImageThatCannotBeHadIsToldWhereLibxlLooks() throws {
     let stage = try TapStage(domains: [1, 2, 3])
     let image = try stage.image("a.img")
@@ -50,7 +50,7 @@ import Testing
 
   /// A daemon takes back what an earlier one has told of a disk: at once of one that has gone, and otherwise when it
   /// goes, although it is not served any more.
-  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+  @Test(.timeLimit(.minutes(10)), arguments: [false, true])
   func errorsOfAnEarlierDaemonAreTakenBack(afterTheStart: Bool) throws {
     let stage = try TapStage()
     let errors = "/local/domain/0/error/backend"

@@ -27,7 +27,7 @@ import Testing
       ] + stage.stage.host)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aGuestRunsOnThroughAChangeOfFormat() throws {
     let stage = try TapStage()
     let presence = try LoopbackHypervisor(
@@ -78,7 +78,7 @@ import Testing
     #expect(try stage.errorNode() == nil)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aPauseOutlivesTheDaemon() throws {
     let stage = try TapStage()
     let presence = try LoopbackHypervisor(
@@ -104,7 +104,7 @@ import Testing
     #expect(outcome.output.contains(" 0 errors") && outcome.output.contains(" 0 wrong"), "\(outcome.output)")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aForcedClosingPausesTheDisk() throws {
     let stage = try TapStage()
     let presence = try LoopbackHypervisor(
@@ -127,7 +127,7 @@ import Testing
     #expect(outcome.output.contains(" 0 wrong"), "\(outcome.output)")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aDiskTakesTheImageFromItsTapAndGivesItBack() throws {
     let stage = try TapStage()
     let image = try stage.image("a.vhd", format: "vpc")
@@ -157,7 +157,7 @@ import Testing
     try stage.tap("destroy", "-p", "1", "-m", minor)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aDiskWithoutATapBehindItsSocketIsToldSo() throws {
     let stage = try TapStage()
     try stage.addDisk(
@@ -167,7 +167,7 @@ import Testing
     #expect(try #require(try stage.errorNode()).contains("/dev/sm/backend/1234/5678"))
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func whatATapForbidsADiskDoesNotDo() throws {
     let stage = try TapStage(domains: [1, 2])
     let (image, other) = (try stage.image("a.img"), try stage.image("b.img"))
@@ -182,7 +182,7 @@ import Testing
     #expect(try #require(try stage.errorNode(domain: 2)).contains("tap-ctl unpause"))
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aBadImageWaitsForTheScriptToSayWhatIsWrong() throws {
     let stage = try TapStage(domains: [1, 2])
     let missing = "\(stage.directory)/late.img"
@@ -207,7 +207,7 @@ import Testing
 
   /// A guest is destroyed, and the next one has its image at once: that one's disk waits until the requests in flight
   /// have ended and the image is closed, and then is served. Nothing else wakes it.
-  @Test(.timeLimit(.minutes(5)), arguments: [("aio", "raw"), ("vhd", "vpc")])
+  @Test(.timeLimit(.minutes(10)), arguments: [("aio", "raw"), ("vhd", "vpc")])
   func anImageIsHandedOn(type: String, format: String) throws {
     let stage = try TapStage(domains: [1, 2])
     let presence = try LoopbackHypervisor(
@@ -226,7 +226,7 @@ import Testing
     #expect(try stage.errorNode(domain: 2) == nil)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aTapFollowsADiskThatGoesOnWithAnotherImage() throws {
     let stage = try TapStage()
     let (image, other) = (try stage.image("a.img"), try stage.image("b.img"))

@@ -22,7 +22,7 @@ import Testing
     return ["-p", process, "-m", minor]
   }
 
-  @Test(.timeLimit(.minutes(5)), arguments: refused.indices)
+  @Test(.timeLimit(.minutes(10)), arguments: refused.indices)
   func theScriptOfADiskThatCannotBeServedFails(index: Int) throws {
     let (nodes, words) = Self.refused[index]
     let stage = try TapStage(domains: [1, 2])
@@ -51,7 +51,7 @@ import Testing
   }
 
   /// The disk that the script is for decides, not one that waits with the same image.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func onlyTheScriptsOwnDiskCounts() throws {
     let stage = try TapStage(domains: [1, 2])
     let path = try stage.image("a.img")
@@ -76,7 +76,7 @@ import Testing
   }
 
   /// What was mended before the script ran does not count any more.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func whatIsMendedMeanwhileIsServed() throws {
     let stage = try TapStage()
     let image = "aio:\(try stage.image("a.img"))"

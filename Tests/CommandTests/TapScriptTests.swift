@@ -44,7 +44,7 @@ import Testing
   @Test(
     .enabled(if: scripts != nil, "Xen's script block-tap is not on this machine; the lab fetches it"),
     .enabled(if: hasTools, "the script needs Debian's package xenstore-utils"),
-    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(5)),
+    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(10)),
     arguments: [("aio", "raw"), ("vhd", "vpc")])
   func disksComeAndGo(type: String, format: String) throws {
     let stage = try TapStage(domains: [1, 2])
@@ -87,7 +87,7 @@ import Testing
   @Test(
     .enabled(if: scripts != nil, "Xen's script block-tap is not on this machine; the lab fetches it"),
     .enabled(if: hasTools, "the script needs Debian's package xenstore-utils"),
-    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(5)))
+    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(10)))
   func badImagesAreToldByTheScript() throws {
     let stage = try TapStage()
     let image = try stage.image("disk.img")
@@ -112,7 +112,7 @@ import Testing
   @Test(
     .enabled(if: scripts != nil, "Xen's script block-tap is not on this machine; the lab fetches it"),
     .enabled(if: hasTools, "the script needs Debian's package xenstore-utils"),
-    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(5)),
+    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(10)),
     arguments: [false, true])
   func aDiskThatCannotBeServedFailsTheScript(sharesATap: Bool) throws {
     let stage = try TapStage(domains: [1, 2])
@@ -140,7 +140,7 @@ import Testing
   @Test(
     .enabled(if: scripts != nil, "Xen's script block-tap is not on this machine; the lab fetches it"),
     .enabled(if: hasTools, "the script needs Debian's package xenstore-utils"),
-    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(5)))
+    .enabled(if: canUnshare, "this machine allows no mount namespaces"), .timeLimit(.minutes(10)))
   func aTapOutlivesTheDaemonForTheScriptsEnd() throws {
     let stage = try TapStage()
     let image = try stage.image("disk.img")

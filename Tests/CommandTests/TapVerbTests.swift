@@ -6,7 +6,7 @@ import Testing
 
 /// tap-ctl against a daemon, without guests.
 @Suite struct TapVerbTests {
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aTapGoesTheWayOfTheScript() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -43,7 +43,7 @@ import Testing
     #expect(try JSONDecoder().decode(TapTable.self, from: Data(text.utf8)) == TapTable())
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func everyKindOfImageIsOpened() throws {
     let stage = try TapStage()
     let images = [
@@ -62,7 +62,7 @@ import Testing
     for minor in images.indices { try stage.tap("destroy", "-p", "1", "-m", "\(minor)") }
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func imagesThatCannotBeHadAreRefusedInWords() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -103,7 +103,7 @@ import Testing
     #expect(try stage.tap("list", "-t", "aio").split(separator: "\n").count == 2)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func stepsOutOfTurnEndWithTheOriginalsStatus() throws {
     let stage = try TapStage()
     let image = "aio:\(try stage.image("a.img"))"
@@ -133,7 +133,7 @@ import Testing
     try stage.tap("close", "-p", "1", "-m", "0")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aPausedTapLetsGoAndGoesOnWithTheSameSizeOnly() throws {
     let stage = try TapStage()
     let (image, other) = (try stage.image("a.img"), try stage.image("b.vhd", format: "vpc"))
@@ -159,7 +159,7 @@ import Testing
     try stage.tap("destroy", "-p", "1", "-m", "0")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func anImageThatHasGrownIsAsLargeAsItIsWhenItGoesOn() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -190,7 +190,7 @@ import Testing
     return nil
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func thePageCacheIsUsedWhereItIsAskedFor() throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -212,7 +212,7 @@ import Testing
     if direct & Self.direct == 0 { #expect(try stage.daemon.wait(for: "O_DIRECT").contains("tap 0")) }
   }
 
-  @Test(.timeLimit(.minutes(5)), arguments: [false, true])
+  @Test(.timeLimit(.minutes(10)), arguments: [false, true])
   func tapsOutliveTheDaemon(killing: Bool) throws {
     let stage = try TapStage()
     let image = try stage.image("a.img")
@@ -239,7 +239,7 @@ import Testing
     try stage.tap("free", "-m", "2")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aBrokenFileOfTapsIsToldAndTheDaemonStarts() throws {
     let stage = try TapStage()
     try stage.tap("allocate")
@@ -252,7 +252,7 @@ import Testing
   }
 
   @Test(
-    .enabled(if: geteuid() == 0, "only root can become somebody else"), .timeLimit(.minutes(5)))
+    .enabled(if: geteuid() == 0, "only root can become somebody else"), .timeLimit(.minutes(10)))
   func othersMayNotAsk() throws {
     let stage = try TapStage()
     // Whoever it is may come as far as the socket.
@@ -280,7 +280,7 @@ import Testing
     #expect(!failure.error.isEmpty)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func whatTheCommandLineDoesNotLetThroughTheDaemonRefusesToo() throws {
     let stage = try TapStage()
     let client = DaemonClient(path: stage.socket)

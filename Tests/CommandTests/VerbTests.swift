@@ -33,7 +33,7 @@ import Testing
     #expect(daemon.finish().status == 0)
   }
 
-  @Test(.timeLimit(.minutes(3)))
+  @Test(.timeLimit(.minutes(10)))
   func aGuestSeesOnlyTimeOfAPause() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -71,7 +71,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aPauseEndsWithTheDiskOrTheDaemon() throws {
     let stage = try CommandStage()
     try stage.startMachine(domains: [1, 2])
@@ -101,7 +101,7 @@ import Testing
     expect(try run(stage, "pause"), status: 1, "ringback serve", "--control-socket")
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func aGrownImageIsToldAndAShrunkOneNeedsAWord() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -117,7 +117,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func mediaComeAndGo() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -136,7 +136,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func limitsAreSetToldAndLifted() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -160,7 +160,7 @@ import Testing
 
   /// The same load on the daemon's other ways to work.
   @Test(
-    .timeLimit(.minutes(5)),
+    .timeLimit(.minutes(10)),
     arguments: [
       ["--io-engine", "libaio"], ["--poll", "100", "--threads", "1"],
       ["--no-indirect", "--no-discard", "--no-barrier"],
@@ -183,7 +183,7 @@ import Testing
     stop(daemon)
   }
 
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func numbersAreToldInEveryWay() throws {
     let stage = try CommandStage()
     try stage.startMachine()

@@ -30,7 +30,7 @@ import Testing
   }
 
   /// Interfaces come from xenstore, whoever serves them, or nobody.
-  @Test(.timeLimit(.minutes(5)))
+  @Test(.timeLimit(.minutes(10)))
   func interfacesAreListedWithoutADaemon() throws {
     let stage = try CommandStage()
     try stage.startMachine()
@@ -70,7 +70,7 @@ import Testing
   }
 
   /// A guest sends and is answered through a TAP; all commands tell the same of it.
-  @Test(.timeLimit(.minutes(5)), .enabled(if: obstacle == nil, "\(obstacle ?? "")"))
+  @Test(.timeLimit(.minutes(10)), .enabled(if: obstacle == nil, "\(obstacle ?? "")"))
   func aServedInterfaceIsToldInEveryWay() throws {
     let stage = try CommandStage()
     try stage.startMachine()

@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// Pauses under load, and daemons that change while a disk is paused.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceLifeTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceLifeTests {
   @Test(arguments: [true, false])
   func aLoadOnManyQueuesSeesOnlyLatency(persistent: Bool) throws {
     var offer = VbdOffer()

@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Rate limits of a disk, changed while it is served.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceLimitTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceLimitTests {
   /// So slow that one large request leaves a debt of ten seconds.
   private static let slow = "4096"
 

@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// A medium that loses what was written to it.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceLossTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceLossTests {
   @Test func lossesAreToldOnceAndAGoodImageEndsThem() throws {
     let fails = Atomic(true)
     let world = try FrontendWorld { (disk) throws(VbdError) in

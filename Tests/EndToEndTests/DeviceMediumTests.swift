@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Drives whose medium comes and goes.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceMediumTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceMediumTests {
   private static let drive: [String: String?] = ["device-type": "cdrom", "removable": "1", "mode": "r"]
 
   /// An image of `megabytes` full of one byte.

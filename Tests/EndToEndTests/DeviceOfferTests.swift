@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// What is announced to frontends: by configuration, by medium, and nothing that does not work.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceOfferTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceOfferTests {
   /// One case: a daemon's offer, a medium, nodes of the toolstack, and the nodes that follow (nil: absent).
   struct Case: Sendable, CustomTestStringConvertible {
     var testDescription: String

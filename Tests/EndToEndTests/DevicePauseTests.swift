@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// A disk whose image is let go and taken up again under a running guest.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DevicePauseTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DevicePauseTests {
   /// Descriptors of this process that are open on a file.
   private func openCount(of path: String) throws -> Int {
     let links = try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")

@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Disks that become larger or smaller while they are used.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceResizeTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceResizeTests {
   private func truncate(_ path: String, to byteCount: Int) throws {
     let file = try FileHandle(forWritingTo: URL(filePath: path))
     try file.truncate(atOffset: UInt64(byteCount))

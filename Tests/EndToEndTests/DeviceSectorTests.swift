@@ -6,7 +6,7 @@ import Testing
 
 /// Logical sectors of other sizes than 512 bytes, as Xen 4.20 settled them: every number on the wire stays in
 /// units of 512 bytes; only alignment and length change.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct DeviceSectorTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct DeviceSectorTests {
   @Test(arguments: [1024, 2048, 4096])
   func largeSectorsAreServedAndSmallerPiecesRefused(sectorByteCount: Int) throws {
     let world = try FrontendWorld()

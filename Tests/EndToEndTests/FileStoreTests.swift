@@ -6,7 +6,7 @@ import Synchronization
 import Testing
 
 /// Files behind a disk, on each engine: what is given back, and data found by looking instead of by events.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FileStoreTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FileStoreTests {
   struct Way: Sendable, CustomTestStringConvertible {
     var engine: IOEngine
     var discardMode = DiscardMode.unmap

@@ -5,7 +5,7 @@ import Testing
 
 /// A response to a flush means that a flush of the medium was made for it: begun after the guest asked, and so
 /// after all writes it had seen complete, and ended before the guest was told.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct FlushOrderTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FlushOrderTests {
   /// What the guest saw of one request.
   private struct Seen {
     var asked: Int

@@ -4,7 +4,7 @@ import RingKit
 import Testing
 
 /// A frontend and a backend finding each other, and parting.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct FrontendConnectionTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendConnectionTests {
   @Test func connectsClosesAndConnectsAgain() throws {
     let world = try FrontendWorld()
     try world.addDisk(byteCount: 3 << 20)

@@ -8,7 +8,7 @@ import Testing
 
 /// Disks that come and go hundreds of times leave nothing behind. Each test has a process of its own, so that
 /// the descriptors and the memory it counts are its own.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FrontendCycleTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendCycleTests {
   @Test func twoHundredAttachmentsLeaveNothing() async throws {
     let report = Report()
     await #expect(processExitsWith: .success) { [path = report.path as String] in

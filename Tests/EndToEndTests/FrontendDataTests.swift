@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Data through the whole way, frontend to image and back, judged sector by sector.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FrontendDataTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendDataTests {
   /// One way to carry data.
   struct Way: Sendable, CustomTestStringConvertible {
     var abi = BlockABI.x86_64

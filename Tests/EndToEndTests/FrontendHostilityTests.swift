@@ -7,7 +7,7 @@ import Synchronization
 import Testing
 
 /// Frontends that break the rules, and what becomes of them and of their neighbours.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FrontendHostilityTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendHostilityTests {
   @Test func aReadOnlyDiskRefusesWrites() throws {
     let world = try FrontendWorld()
     try world.addDisk(writable: false)

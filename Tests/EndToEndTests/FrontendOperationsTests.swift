@@ -4,7 +4,7 @@ import RingKit
 import Testing
 
 /// Every operation there is, mixed, in every layout and with every kind of grant, judged sector by sector.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FrontendOperationsTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendOperationsTests {
   /// One way to carry requests.
   struct Way: Sendable, CustomTestStringConvertible {
     var abi: BlockABI

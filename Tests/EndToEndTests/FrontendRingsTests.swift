@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Several rings of several pages on several threads, all of one disk.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct FrontendRingsTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendRingsTests {
   /// One shape of a connection.
   struct Shape: Sendable, CustomTestStringConvertible {
     var queues: Int

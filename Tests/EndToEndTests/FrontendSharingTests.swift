@@ -5,7 +5,7 @@ import Testing
 
 /// What the queues of a disk share on real threads: blocks larger than the guest's sectors, the buffers of a
 /// thread, and the guest's pages that stay mapped.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct FrontendSharingTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendSharingTests {
   /// A store below in blocks of 4096 bytes.
   private final class CoarseStore: StoreAround {
     let below: any BlockStore

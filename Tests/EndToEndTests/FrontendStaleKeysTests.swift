@@ -5,7 +5,7 @@ import Testing
 
 /// What a boot loader or an earlier kernel left in the frontend's directory must not mislead the backend
 /// (blkif.h, notes on multi-page and multi-queue; Linux's and QEMU's reading of them).
-@Suite(.serialized, .timeLimit(.minutes(2))) struct FrontendStaleKeysTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct FrontendStaleKeysTests {
   /// One way to write the keys, and names that an earlier frontend may have left beside them.
   struct Style: Sendable, CustomTestStringConvertible {
     var name: String

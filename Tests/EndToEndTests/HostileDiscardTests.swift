@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Discards that break the rules: each is answered once, and takes nothing that it must not.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct HostileDiscardTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct HostileDiscardTests {
   private func discard(
     _ guest: HostileGuest, _ sector: UInt64, _ count: UInt64, flags: UInt8 = 0
   ) -> SlotCopy {

@@ -8,7 +8,7 @@ import Testing
 
 /// Indirect requests that break the rules, and barriers without end: each is answered once, and nobody else
 /// notices.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct HostileIndirectTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct HostileIndirectTests {
   /// How a connection moves its data.
   static let ways = BlockABI.allCases.flatMap { abi in [true, false].map { (abi, $0) } }
 

@@ -9,7 +9,7 @@ import Testing
 /// Guests that are rebooted and destroyed again and again while they use their disks: nothing is left behind,
 /// and what one life wrote the next one reads. Each test has a process of its own, so that the descriptors and
 /// the memory it counts are its own.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct LibxlCycleTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LibxlCycleTests {
   @Test func fiftyRebootsUnderLoadLeaveNothing() async throws {
     let path = reportPath()
     await #expect(processExitsWith: .success) { [path = path as String] in

@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// libxl's dance with a disk of backendtype=tap, in every order that its user may cause.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct LibxlDanceTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LibxlDanceTests {
   static let (guest, device) = (LibxlWorld.guest, LibxlWorld.device)
   /// Domain 0, and a driver domain.
   static let backends = [DomainID(rawValue: 0), DomainID(rawValue: 3)]

@@ -6,7 +6,7 @@ import Testing
 
 /// Guests that were saved: restored under a new number, or going on under the old one without ever having
 /// closed.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct LibxlResumeTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LibxlResumeTests {
   static let (guest, device) = (LibxlWorld.guest, LibxlWorld.device)
 
   /// How a frontend comes back (xen-blkfront.c, blkfront_resume, and what a kernel without it does).

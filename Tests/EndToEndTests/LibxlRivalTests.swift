@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// Two backends for one kind: one serves, the other one says so and keeps its hands off.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct LibxlRivalTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct LibxlRivalTests {
   static let (guest, device) = (LibxlWorld.guest, LibxlWorld.device)
 
   /// A writer's image is locked; a reader's is not, so that nothing but the state tells.

@@ -7,7 +7,7 @@ import Testing
 @testable import Blkback
 
 /// Guests' data on servers and in formatted images, judged sector by sector, while servers are killed.
-@Suite(.serialized, .timeLimit(.minutes(5))) struct NBDLoadTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NBDLoadTests {
   /// A place for a disk's data.
   enum Medium: String, CaseIterable, Sendable {
     case raw, qcow2, vpc, nbdkit, small, fua, tcp, tls

@@ -6,7 +6,7 @@ import Testing
 
 /// What a flush acknowledged survives when the server behind a disk dies with its cache: nbdkit's cache filter
 /// keeps writes to itself until a flush.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct NBDPowerCutTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NBDPowerCutTests {
   private static let byteCount = 1 << 20
 
   /// Writes and flushes, kills the server between two loads, and judges what it left; sectors that were wrong.

@@ -6,7 +6,7 @@ import Testing
 @testable import Blkback
 
 /// Servers that go away, come back as something else, or fail.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct NBDTroubleTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NBDTroubleTests {
   static let byteCount = 8 << 20
 
   /// A world with a disk on a server that a test kills.

@@ -5,7 +5,7 @@ import Testing
 @testable import Frontends
 
 /// The control ring as a frontend uses it (netif.h, "Control ring"; net.md 1.7).
-@Suite(.serialized, .timeLimit(.minutes(2))) struct NetFrontendControlTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NetFrontendControlTests {
   private func connected(_ world: NetFrontendWorld) throws -> NetFrontend {
     var options = NetFrontendOptions()
     options.usesControlRing = true

@@ -7,7 +7,7 @@ import Testing
 
 /// A Linux network stack behind a frontend: what passes is judged by the stack and its tools.
 @Suite(
-  .serialized, .timeLimit(.minutes(2)),
+  .serialized, .timeLimit(.minutes(10)),
   .enabled(if: guestNetworkObstacle == nil, "\(guestNetworkObstacle ?? "")"))
 struct NetFrontendGuestTests {
   /// A guest's stack in a namespace of its own, with a thread that carries its packets.

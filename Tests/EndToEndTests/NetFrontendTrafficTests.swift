@@ -4,7 +4,7 @@ import RingKit
 import Testing
 
 /// Packets through both rings and a backend on a thread of its own, which sends each back.
-@Suite(.serialized, .timeLimit(.minutes(3))) struct NetFrontendTrafficTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct NetFrontendTrafficTests {
   /// One shape of a connection.
   struct Shape: Sendable, CustomTestStringConvertible {
     var queues = 1

@@ -4,7 +4,7 @@ import RingKit
 import Testing
 
 /// What a flush or barrier has acknowledged survives a power cut, whatever the moment.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct PowerCutTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct PowerCutTests {
   /// One way to lose power.
   struct Cut: Sendable, CustomTestStringConvertible {
     var seed: UInt64

@@ -5,7 +5,7 @@ import RingKit
 import Testing
 
 /// What a toolstack may write wrong: the disk is refused in words, and its neighbour is served.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct ToolstackNodesTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct ToolstackNodesTests {
   static let refused: [(nodes: [String: String?], words: [String])] = [
     (["logical-sector-size": "700"], ["logical-sector-size", "4096"]),
     (["discard-enable": "yes"], ["discard-enable", "0 or 1"]),

@@ -23,7 +23,7 @@ struct TapDeviceTests {
         #expect(fcntl(queue.descriptor, F_GETFD) & FD_CLOEXEC != 0)
         #expect(try control.status(name: "vif1.0") == status)
       }
-      #expect(try control.status(name: "vif1.0") == nil)
+      #expect(try onceClosed { try control.status(name: "vif1.0") == nil })
     }
   }
 
@@ -138,6 +138,10 @@ struct TapDeviceTests {
         let stranger = try TapDevice(creating: "other")
         try stranger.setPersistent(true)
         try stranger.setAlias("virt-manager")
+      }
+      let control = try LinkControl()
+      for name in ["web", "other"] {
+        #expect(try onceClosed { try control.status(name: name)?.tun?.queueCount == 0 })
       }
       let found = try TapDevice.leftovers(aliasPrefix: "ringback ")
       #expect(found.map(\.index) == [index])

@@ -213,6 +213,8 @@ struct TapQueueTests {
         try device.setPersistent(true)
         index = device.index
       }
+      let control = try LinkControl()
+      #expect(try onceClosed { try control.status(index: index).tun?.queueCount == 0 })
       let device = try TapDevice(attaching: index)
       try device.setCarrier(true)
       let pool = try BufferPool(byteCount: 1 << 16)

@@ -18,6 +18,17 @@ func inNetwork(_ body: (NetworkNamespace) throws -> Void) throws {
   try network.inside { try body(network) }
 }
 
+/// Waits, ten seconds at most, for what a closed queue leads to. A program that another test is starting holds
+/// all descriptors until it has begun, so that it may take a moment.
+func onceClosed(_ isTrue: () throws -> Bool) throws -> Bool {
+  var poll = DescriptorPoll()
+  for _ in 0..<2000 {
+    if try isTrue() { return true }
+    _ = try poll.wait(timeoutMilliseconds: 5)
+  }
+  return false
+}
+
 /// The error of a call that must fail.
 func failure(_ body: () throws -> Void) -> LinkError.Reason? {
   do { try body() } catch { return (error as? LinkError)?.reason }

@@ -28,24 +28,6 @@ struct RingKeys {
     }
     nodes.append(("protocol", options.abi.protocolName))
     nodes.append(("feature-persistent", options.persistentGrants ? "1" : "0"))
-    return overriding(nodes, with: options.keys)
-  }
-
-  private static func overriding(
-    _ nodes: [(name: String, value: String)], with keys: [String: String?]
-  ) -> [(name: String, value: String)] {
-    var result: [(name: String, value: String)] = []
-    for node in nodes {
-      switch keys[node.name] {
-      case .none: result.append(node)
-      case .some(.none): break
-      case .some(.some(let value)): result.append((node.name, value))
-      }
-    }
-    let written = Set(nodes.map(\.name))
-    for (name, value) in keys.sorted(by: { $0.key < $1.key }) where !written.contains(name) {
-      if let value { result.append((name, value)) }
-    }
-    return result
+    return FrontendDirectory.overriding(nodes, with: options.keys)
   }
 }

@@ -46,7 +46,6 @@ public final class FrontendDirectory {
   public let store: StoreClient
 
   private var watchesBackend = false
-  private var writtenNames: Set<String> = []
 
   /// Reads where the backend is; nothing is written yet.
   public init(
@@ -77,25 +76,39 @@ public final class FrontendDirectory {
 
   // MARK: Nodes
 
-  /// Writes the nodes of a connection in one transaction, as Linux does. What an earlier connection of ours
-  /// wrote and this one does not, goes, with its directory: keys of a queue that is no more would mislead the
-  /// backend.
-  func publish(_ nodes: [(name: String, value: String)]) throws(FrontendDirectoryError) {
-    let names = Set(nodes.map(\.name))
-    let stale = writtenNames.subtracting(names)
-    let empty = Set(stale.compactMap(Self.directory(of:))).subtracting(names.compactMap(Self.directory(of:)))
-    writtenNames = names
+  /// Writes the nodes of a connection in one transaction, as Linux does. Every other node that is a frontend's
+  /// (`belongsToFrontend`, of a name in the directory) goes first, whoever wrote it: a kernel before a kexec or
+  /// a boot loader leaves keys of queues and offloads that this connection does not have.
+  func publish(
+    _ nodes: [(name: String, value: String)], replacing belongsToFrontend: (String) -> Bool
+  ) throws(FrontendDirectoryError) {
     try use { store throws(StoreError) in
       try store.transaction { (store: any StoreAccess) throws(StoreError) in
-        for name in stale.union(empty).sorted() { try store.remove("\(path)/\(name)") }
+        for name in try store.list(path) ?? [] where belongsToFrontend(name) {
+          try store.remove("\(path)/\(name)")
+        }
         for (name, value) in nodes { try store.write("\(path)/\(name)", value) }
       }
     }
   }
 
-  /// "queue-1" of "queue-1/tx-ring-ref"; nil for a node at the top.
-  private static func directory(of name: String) -> String? {
-    name.firstIndex(of: "/").map { String(name[..<$0]) }
+  /// The nodes with other values for some (nil: left out), and more: for tests of what a backend makes of them.
+  static func overriding(
+    _ nodes: [(name: String, value: String)], with keys: [String: String?]
+  ) -> [(name: String, value: String)] {
+    var result: [(name: String, value: String)] = []
+    for node in nodes {
+      switch keys[node.name] {
+      case .none: result.append(node)
+      case .some(.none): break
+      case .some(.some(let value)): result.append((node.name, value))
+      }
+    }
+    let written = Set(nodes.map(\.name))
+    for (name, value) in keys.sorted(by: { $0.key < $1.key }) where !written.contains(name) {
+      if let value { result.append((name, value)) }
+    }
+    return result
   }
 
   /// Writes one node of the frontend's directory.

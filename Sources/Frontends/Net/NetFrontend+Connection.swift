@@ -45,7 +45,7 @@ extension NetFrontend {
       _ = queue.receiver.push()
     }
     try inDirectory { directory throws(FrontendDirectoryError) in
-      try directory.publish(nodes)
+      try directory.publish(nodes, replacing: NetRingKeys.belongsToFrontend)
       try directory.setState(.connected)
     }
   }

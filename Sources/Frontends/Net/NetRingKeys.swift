@@ -49,24 +49,14 @@ struct NetRingKeys {
     if features.multicastControl {
       nodes.append(("request-multicast-control", options.requestsMulticastControl ? "1" : "0"))
     }
-    return Self.overriding(nodes, with: options.keys)
+    return FrontendDirectory.overriding(nodes, with: options.keys)
   }
 
-  private static func overriding(
-    _ nodes: [(name: String, value: String)], with keys: [String: String?]
-  ) -> [(name: String, value: String)] {
-    var result: [(name: String, value: String)] = []
-    for node in nodes {
-      switch keys[node.name] {
-      case .none: result.append(node)
-      case .some(.none): break
-      case .some(.some(let value)): result.append((node.name, value))
-      }
-    }
-    let written = Set(nodes.map(\.name))
-    for (name, value) in keys.sorted(by: { $0.key < $1.key }) where !written.contains(name) {
-      if let value { result.append((name, value)) }
-    }
-    return result
+  /// True of names at the top of a frontend's directory that a frontend writes, of any release; the others are
+  /// the toolstack's (netif.h).
+  static func belongsToFrontend(_ name: String) -> Bool {
+    let names = ["tx-ring-ref", "rx-ring-ref", "ctrl-ring-ref", "multi-queue-num-queues", "xdp-headroom"]
+    return names.contains(name)
+      || ["queue-", "event-channel", "feature-", "request-"].contains { name.hasPrefix($0) }
   }
 }

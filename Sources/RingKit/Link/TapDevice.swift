@@ -5,7 +5,8 @@ import Glibc
 ///
 /// It is known by its index, not by its name: hotplug scripts rename it, move it into a bridge and set it up
 /// (net.md 3.3). It is made with its carrier off and, unless ``setPersistent(_:)`` says otherwise, goes away
-/// with this object. The thread that made it, the control thread, calls everything here; data threads get a
+/// with this object; a program that another thread is just starting holds its descriptors a moment longer, so
+/// that only ``delete()`` is certain at once. The thread that made it, the control thread, calls everything here; data threads get a
 /// ``TapQueue`` each. Kernels from Linux 6.1 on are known to serve.
 public final class TapDevice {
   /// Queues a TAP can have (drivers/net/tun.c, MAX_TAP_QUEUES).
