@@ -12,7 +12,7 @@ DOCUMENTS := .build/documents
 # Where `make install` puts things; packaging/install knows the other directories, by the names that GNU gave them.
 export DESTDIR PREFIX bindir sbindir sysconfdir mandir docdir unitdir scriptdir bashdir zshdir fishdir
 
-.PHONY: help packages lab-packages build release demo test unit unit-network unit-libaio lint lab lab-smoke bench \
+.PHONY: help packages lab-packages build release demo test unit unit-libaio lint lab lab-smoke bench \
   documents install uninstall deb package-tests test-deb test-unit test-dom0 clean
 
 help: ## list the targets
@@ -35,14 +35,11 @@ demo: release ## serve a disk and an interface to guest processes on this machin
 	@$(BINARY) demo
 
 # Two runs: tests that wait for a processor use up their time limits, and two processors are soon taken.
-NETWORK_TESTS := NetbackTests\.|NetFrontend|NetworkNamespaceTests|LinkWatchTests|TapDeviceTests|TapQueueTests
+NETWORK_TESTS := NetbackTests\.|NetFrontend|NetDevice|Network(Namespace)?Tests|Switch|LinkWatchTests|TapDeviceTests|TapQueueTests
 
 unit: build ## unit, oracle, tidy and Loopback end-to-end tests
-	swift test --skip-build --skip '$(NETWORK_TESTS)|NetworkTests'
+	swift test --skip-build --skip '$(NETWORK_TESTS)'
 	swift test --skip-build --filter '$(NETWORK_TESTS)'
-
-unit-network: build ## interfaces between two network stacks of this machine; not part of `make test` yet (README)
-	swift test --skip-build --filter NetworkTests
 
 unit-libaio: build ## the end-to-end tests once more, with libaio in place of io_uring
 	RINGBACK_TEST_ENGINE=aio swift test --skip-build --filter EndToEndTests

@@ -19,6 +19,11 @@ struct LogBudget {
       return nil
     }
     tokens -= 1
+    return takeSuppressedCount()
+  }
+
+  /// Lines that were dropped since the last one that was written.
+  mutating func takeSuppressedCount() -> Int {
     defer { suppressedCount = 0 }
     return suppressedCount
   }

@@ -61,7 +61,7 @@ extension Daemon: VifEnvironment {
     vifs.devices[vif] = nil
     // Its toolstack may have made the device anew already.
     note(vif)
-    log(.information, "gone", about: vif)
+    tellComingOrGoing("gone", of: vif)
     dropBudget(of: vif.domain)
   }
 
@@ -71,7 +71,7 @@ extension Daemon: VifEnvironment {
     guard !isStopping, let state, state != .closed || isOnline else { return }
     let vif = Vif(address, environment: self)
     vifs.devices[address] = vif
-    log(.information, "found", about: address)
+    tellComingOrGoing("found", of: address)
     vif.refresh()
   }
 

@@ -212,7 +212,7 @@ final class Daemon: VbdEnvironment {
     guard state != .initialising || kernelWait.mayTake(address, atNanoseconds: now) else { return }
     let disk = Vbd(address, environment: self)
     disks[address] = disk
-    log(.information, "found", about: address)
+    tellComingOrGoing("found", of: address)
     disk.refresh()
   }
 
@@ -259,6 +259,18 @@ final class Daemon: VbdEnvironment {
   func log(_ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress) {
     let now = MonotonicClock.nowNanoseconds()
     guard let dropped = budgets[disk.domain, default: LogBudget()].allow(atNanoseconds: now) else { return }
+    write(severity, message, about: disk, droppedBefore: dropped)
+  }
+
+  /// What only a toolstack brings about is always told: no guest can fill the log with it.
+  func tellComingOrGoing(_ message: String, of disk: DeviceAddress) {
+    let dropped = budgets[disk.domain]?.takeSuppressedCount() ?? 0
+    write(.information, message, about: disk, droppedBefore: dropped)
+  }
+
+  private func write(
+    _ severity: DeviceSeverity, _ message: String, about disk: DeviceAddress, droppedBefore dropped: Int
+  ) {
     var metadata: Logger.Metadata = [disk.kind == DaemonVifs.kind ? "vif" : "disk": "\(disk)"]
     if dropped > 0 { metadata["dropped"] = "\(dropped) lines" }
     logger.log(level: Logger.Level(severity), "\(message)", metadata: metadata)
@@ -271,7 +283,7 @@ final class Daemon: VbdEnvironment {
     directory.note(disk)
     for other in Array(disks.values) { other.imageMayBeFree() }
     sharedStatistics?.forget(disk)
-    log(.information, "gone", about: disk)
+    tellComingOrGoing("gone", of: disk)
     dropBudget(of: disk.domain)
   }
 
