@@ -35,7 +35,7 @@ demo: release ## serve a disk and an interface to guest processes on this machin
 	@$(BINARY) demo
 
 # Two runs: tests that wait for a processor use up their time limits, and two processors are soon taken.
-NETWORK_TESTS := NetbackTests\.|NetFrontend|NetDevice|Network(Namespace)?Tests|Switch|LinkWatchTests|TapDeviceTests|TapQueueTests
+NETWORK_TESTS := NetbackTests\.|NetFrontend|NetDevice|Network[A-Za-z]*Tests|Switch|LinkWatchTests|TapDeviceTests|TapQueueTests
 
 unit: build ## unit, oracle, tidy and Loopback end-to-end tests
 	swift test --skip-build --skip '$(NETWORK_TESTS)'
