@@ -147,6 +147,13 @@ import Testing
     // An answer to an earlier question is none to this one.
     late()
     #expect(pulses.silences.map(\.thread) == [0, 1, 2])
+    // Threads of interfaces come later; what was asked before was not asked of them.
+    pulses.add(threadCount: 2)
+    #expect(pulses.silences.map(\.thread) == [0, 1, 2])
+    answers.forEach { $0() }
+    #expect(pulses.silences.isEmpty)
+    pulses.ask { answers.append($1) }
+    #expect(pulses.silences.map(\.thread) == [0, 1, 2, 3, 4])
   }
 
   /// A thread that waits for storage in the kernel is no reason to end the daemon.

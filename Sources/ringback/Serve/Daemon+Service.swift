@@ -53,7 +53,7 @@ extension Daemon {
     for silence in silences where !silentThreads.contains(silence.thread) {
       logger.warning(
         silence.isInKernel
-          ? "data thread \(silence.thread) waits in the kernel, most likely for storage; its disks wait with it"
+          ? "data thread \(silence.thread) waits in the kernel, most likely for storage; its devices wait with it"
           : "data thread \(silence.thread) does not answer; systemd's watchdog will end the daemon if it stays so"
       )
     }
@@ -62,6 +62,13 @@ extension Daemon {
     service.tell(.alive)
     // Questions do not pile up before a thread that waits.
     guard silences.isEmpty else { return }
-    pulses.ask { [threads] number, answer in threads[number].perform { _ in answer() } }
+    pulses.ask { [threads, vifs] number, answer in
+      // Interfaces' threads are numbered on from the disks'.
+      if number < threads.count {
+        threads[number].perform { _ in answer() }
+      } else {
+        vifs.threads[number - threads.count].perform { _ in answer() }
+      }
+    }
   }
 }

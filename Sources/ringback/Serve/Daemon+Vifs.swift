@@ -25,6 +25,7 @@ extension Daemon: VifEnvironment {
           try DataThread(number: self.threads.count + number, hypervisor: host, configuration: sizes))
       }
       vifs.threads = threads
+      pulses.add(threadCount: threads.count)
       logger.notice("interfaces have \(threads.count) data threads")
       return threads
     } catch {

@@ -16,10 +16,19 @@ struct ThreadPulses {
     let answered = Atomic<UInt64>(0)
   }
 
-  private let pulses: [Pulse]
+  private var pulses: [Pulse]
   private var question: UInt64 = 0
 
   init(threadCount: Int) { pulses = (0..<threadCount).map { _ in Pulse() } }
+
+  /// Threads that are started later are asked too, from the next question on.
+  mutating func add(threadCount: Int) {
+    for _ in 0..<threadCount {
+      let pulse = Pulse()
+      pulse.answered.store(question, ordering: .releasing)
+      pulses.append(pulse)
+    }
+  }
 
   /// Asks all threads: `post` hands a thread what it is to do.
   mutating func ask(_ post: (Int, @escaping @Sendable () -> Void) -> Void) {
