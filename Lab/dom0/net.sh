@@ -24,10 +24,43 @@ bridge_begin() {
 
 # bridge_end: for clean-up, after the guests' end
 bridge_end() {
+  openvswitch_end
+  [ ! -e /run/lab/dnsmasq.pid ] || { kill "$(cat /run/lab/dnsmasq.pid)"; rm /run/lab/dnsmasq.pid; }
   [ -e /sys/class/net/xenbr0 ] || return 0
   [ ! -e /run/lab/iperf3.pid ] || kill "$(tr -d '\0' </run/lab/iperf3.pid)"
   ip link delete xenbr0
   netback_unload
+}
+
+# addresses_begin MAC ADDRESS: dnsmasq on xenbr0, with one address that is meant for MAC
+addresses_begin() {
+  [ -e /etc/passwd ] || echo root:x:0:0:root:/:/bin/bash >/etc/passwd
+  [ -e /etc/group ] || echo root:x:0: >/etc/group
+  dnsmasq --port=0 --interface=xenbr0 --bind-interfaces --dhcp-range=10.0.0.50,10.0.0.99,1h --dhcp-host="$1,$2" \
+    --dhcp-leasefile=/run/lab/leases --user=root --conf-file=/dev/null --pid-file=/run/lab/dnsmasq.pid \
+    --log-dhcp --log-facility="$logs/dnsmasq.log"
+}
+
+# openvswitch_begin: a switch ovsbr0 with dom0 on it as 10.0.3.1; openvswitch_end for clean-up
+openvswitch_begin() {
+  load_modules /images/net openvswitch-order
+  mkdir -p /run/openvswitch
+  export OVS_RUNDIR=/run/openvswitch
+  ovsdb-tool create /run/openvswitch/conf.db /images/net/vswitch.ovsschema
+  ovsdb-server --detach --pidfile --log-file="$logs/ovsdb-server.log" --remote=punix:/run/openvswitch/db.sock \
+    /run/openvswitch/conf.db
+  ovs-vsctl --no-wait init
+  ovs-vswitchd --detach --pidfile --log-file="$logs/ovs-vswitchd.log" unix:/run/openvswitch/db.sock
+  ovs-vsctl add-br ovsbr0
+  ip address add 10.0.3.1/24 dev ovsbr0
+  ip link set ovsbr0 up
+}
+openvswitch_end() {
+  [ -e /run/openvswitch/conf.db ] || return 0
+  [ ! -e /sys/class/net/ovsbr0 ] || ovs-vsctl --timeout=10 del-br ovsbr0
+  local daemon
+  for daemon in ovs-vswitchd ovsdb-server; do kill "$(tr -d '\0' </run/openvswitch/$daemon.pid)"; done
+  rm -r /run/openvswitch
 }
 
 # Linux's xen-netback takes every interface as long as it is loaded.

@@ -62,13 +62,13 @@ import Testing
       #expect(frontend.disk?.sectorCount == 0)
       #expect(try world.node("params") == "")
       // The word was taken back, so that the next medium stays.
-      #expect(try frontend.store.read("\(frontend.path)/eject") == "")
+      #expect(try frontend.directory.store.read("\(frontend.directory.path)/eject") == "")
       #expect(try world.changeMedium(to: "raw:\(path)") == nil)
       #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
     }
     // Other words, and no text at all, mean nothing.
     for word in ["open", "EJECT", ""] {
-      try frontend.store.write("\(frontend.path)/eject", word)
+      try frontend.directory.store.write("\(frontend.directory.path)/eject", word)
       #expect(try world.resize() == .success(2 << 11))
     }
     try frontend.close(timeoutMilliseconds: worldMilliseconds)

@@ -174,7 +174,7 @@ import Testing
       ("protocol", "vax-abi"), ("multi-queue-num-queues", "1000"), ("feature-persistent", "0"),
       ("feature-large-sector-size", "1"), ("queue-0/ring-ref", "1"), ("nonsense", "1"),
     ] {
-      try frontend.store.write("\(frontend.path)/\(name)", value)
+      try frontend.directory.store.write("\(frontend.directory.path)/\(name)", value)
     }
     for (name, value) in [
       ("mode", "r"), ("params", "raw:/nonexistent"), ("logical-sector-size", "4096"), ("discard-enable", "0"),
@@ -186,7 +186,7 @@ import Testing
     #expect(try world.resize() == .success(8 << 11), "everything was looked at")
     #expect(try frontend.perform(BlockFrontRequest(.discard, sectorCount: 8)) != .error)
     #expect(try ImageTransfer().compare(path: image, with: frontend) == nil)
-    #expect(try frontend.backendState() == .connected)
+    #expect(try frontend.directory.backendState() == .connected)
     try world.stop()
   }
 
@@ -200,7 +200,7 @@ import Testing
     try world.startAgain()
     try world.waitUntilServed()
     #expect(try frontend.perform(BlockFrontRequest(.write, sectorCount: 8)) == .okay)
-    #expect(try frontend.backendState() == .connected)
+    #expect(try frontend.directory.backendState() == .connected)
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
     try world.stop()
   }

@@ -28,7 +28,7 @@ import Testing
     #expect(try openCount(of: image) == 0, "others may change the image now")
     #expect(try world.node("paused") == "1")
     #expect(try world.pause() == nil, "a paused disk is left as it is")
-    #expect(try frontend.backendState() == .connected)
+    #expect(try frontend.directory.backendState() == .connected)
     let handle = try #require(try frontend.submit(BlockFrontRequest(.read, sectorCount: 8)))
     try frontend.push()
     try world.kickAndWait(frontend)

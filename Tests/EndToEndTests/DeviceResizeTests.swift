@@ -30,7 +30,7 @@ import Testing
     #expect(try frontend.waitForResize(timeoutMilliseconds: worldMilliseconds))
     #expect(frontend.disk?.sectorCount == 6 << 11)
     #expect(try frontend.perform(last) == .okay)
-    #expect(try frontend.backendState() == .connected)
+    #expect(try frontend.directory.backendState() == .connected)
 
     // The last bytes of a file that is no whole number of the medium's blocks are left out.
     try truncate(image, to: (7 << 20) + 512)

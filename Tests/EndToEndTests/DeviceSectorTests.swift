@@ -62,7 +62,7 @@ import Testing
     let error = #expect(throws: BlockFrontendError.self) {
       try frontend.connect(timeoutMilliseconds: worldMilliseconds)
     }
-    guard case .backendClosed = error else {
+    guard case .directory(.backendClosed) = error else {
       Issue.record("\(String(describing: error))")
       return
     }

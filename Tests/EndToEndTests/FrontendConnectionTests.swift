@@ -9,18 +9,18 @@ import Testing
     let world = try FrontendWorld()
     try world.addDisk(byteCount: 3 << 20)
     let frontend = try world.connected()
-    #expect(frontend.backendDomain == FrontendWorld.backend)
+    #expect(frontend.directory.backendDomain == FrontendWorld.backend)
     #expect(frontend.features?.flush == true)
     let disk = try #require(frontend.disk)
     #expect(disk.sectorCount == 3 << 11)
     #expect(disk.sectorByteCount == 512)
     #expect(!disk.isReadOnly)
-    #expect(try frontend.backendState() == .connected)
+    #expect(try frontend.directory.backendState() == .connected)
     #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 8)) == .okay)
     #expect(world.mappedPageCount > 0)
 
     try frontend.close(timeoutMilliseconds: worldMilliseconds)
-    #expect(try frontend.backendState() == .closed)
+    #expect(try frontend.directory.backendState() == .closed)
     #expect(world.mappedPageCount == 0)
     #expect(throws: BlockFrontendError.self) { try frontend.submit(BlockFrontRequest(.flush)) }
 
@@ -42,7 +42,7 @@ import Testing
     let error = #expect(throws: BlockFrontendError.self) {
       try frontend.wait(timeoutMilliseconds: worldMilliseconds)
     }
-    guard case .backendClosed = error else {
+    guard case .directory(.backendClosed) = error else {
       Issue.record("\(String(describing: error))")
       return
     }
@@ -59,7 +59,7 @@ import Testing
     try world.addDisk(FrontendWorld.guest, second)
     let frontend = try world.frontend(FrontendWorld.guest, second)
     let error = #expect(throws: BlockFrontendError.self) { try frontend.connect(timeoutMilliseconds: 50) }
-    guard case .timedOut(let path, "InitWait", _, 50, _) = error else {
+    guard case .directory(.timedOut(let path, "InitWait", _, 50, _)) = error else {
       Issue.record("\(String(describing: error))")
       return
     }
@@ -99,18 +99,18 @@ import Testing
       options.keys = keys
       let name = try #require(keys.keys.first)
       let frontend = try world.frontend(FrontendWorld.guest, FrontendWorld.device, options)
-      if case .some(.none) = keys[name] { try frontend.store.remove("\(frontend.path)/\(name)") }
+      if case .some(.none) = keys[name] { try frontend.directory.store.remove("\(frontend.directory.path)/\(name)") }
       let error = #expect(throws: BlockFrontendError.self, "\(keys)") {
         try frontend.connect(timeoutMilliseconds: worldMilliseconds)
       }
-      guard case .backendClosed = error else {
+      guard case .directory(.backendClosed) = error else {
         Issue.record("\(keys): \(String(describing: error))")
         return
       }
       let reason = try world.errorText()
       #expect(reason.map { word.isEmpty || $0.contains(word) } == true, "\(keys): \(reason ?? "no reason")")
       #expect(world.mappedPageCount == 0, "\(keys)")
-      try frontend.store.remove("\(frontend.path)/\(name)")
+      try frontend.directory.store.remove("\(frontend.directory.path)/\(name)")
       frontend.options.keys = [:]
       try frontend.reconnect(timeoutMilliseconds: worldMilliseconds)
       #expect(try frontend.perform(BlockFrontRequest(.read, sectorCount: 1)) == .okay, "\(keys)")

@@ -104,7 +104,7 @@ import Testing
     let error = #expect(throws: BlockFrontendError.self, "producer \(producer)") {
       try frontend.wait(timeoutMilliseconds: worldMilliseconds)
     }
-    guard case .backendClosed = error else {
+    guard case .directory(.backendClosed) = error else {
       throw WorldFailure("producer \(producer): \(String(describing: error))")
     }
   }

@@ -96,12 +96,12 @@ import Testing
     try world.addDisk(nodes: ["script": "/etc/xen/scripts/block-tap"])
     let frontend = try world.frontend()
     let early = #expect(throws: BlockFrontendError.self) { try frontend.connect(timeoutMilliseconds: 300) }
-    guard case .timedOut = early else {
+    guard case .directory(.timedOut) = early else {
       Issue.record("\(String(describing: early))")
       return
     }
     // libxl has to see InitWait, whatever the frontend has written meanwhile.
-    #expect(try frontend.backendState() == .initWait)
+    #expect(try frontend.directory.backendState() == .initWait)
     try world.write("hotplug-status", "connected")
     try frontend.connect(timeoutMilliseconds: worldMilliseconds)
     #expect(try frontend.perform(BlockFrontRequest(.flush)) == .okay)

@@ -1,5 +1,5 @@
 import Blkback
-import RingKit
+public import RingKit
 
 extension BlockFrontend {
   /// Connects: waits for the backend's offer, shares rings, and waits until the disk is there (blkif.h,
@@ -7,19 +7,7 @@ extension BlockFrontend {
   public func connect(timeoutMilliseconds: Int = 5000) throws(BlockFrontendError) {
     precondition(!isConnected)
     let deadline = Deadline(milliseconds: timeoutMilliseconds)
-    try inStore { () throws(StoreError) in
-      if try store.state("\(path)/state") != .initialising {
-        try store.write("\(path)/state", XenbusState.initialising.text)
-      }
-    }
-    try waitForBackend("InitWait", until: deadline) { state throws(BlockFrontendError) in
-      switch state {
-      case .initWait: return .reached
-      // A backend that was told to go away does not come back; otherwise it is between two connections.
-      case .closed: return try backendIsLeaving() ? .closed : .wait
-      default: return .wait
-      }
-    }
+    try inDirectory { directory throws(FrontendDirectoryError) in try directory.awaitOffer(until: deadline) }
     try publishRings()
     try setState(.initialised)
     try begin(until: deadline)
@@ -38,7 +26,8 @@ extension BlockFrontend {
 
   /// Shares rings after the backend's offer, and writes their keys.
   private func publishRings() throws(BlockFrontendError) {
-    let features = try inStore { () throws(StoreError) in
+    let backendPath = directory.backendPath
+    let features = try inStore { store throws(StoreError) in
       try BackendFeatures.read(from: store, backendPath: backendPath)
     }
     self.features = features
@@ -48,15 +37,18 @@ extension BlockFrontend {
 
   /// Waits for the disk and uses it.
   private func begin(until deadline: Deadline) throws(BlockFrontendError) {
-    try waitForBackend("Connected", until: deadline) { state in
-      switch state {
-      case .connected: .reached
-      case nil, .closing, .closed: .closed
-      default: .wait
+    try inDirectory { directory throws(FrontendDirectoryError) in
+      try directory.waitForBackend("Connected", until: deadline) { state in
+        switch state {
+        case .connected: .reached
+        case nil, .closing, .closed: .closed
+        default: .wait
+        }
       }
     }
     // Linux looks at most features only now; backends write them at the latest with the disk.
-    let (connected, disk) = try inStore { () throws(StoreError) in
+    let backendPath = directory.backendPath
+    let (connected, disk) = try inStore { store throws(StoreError) in
       (
         try BackendFeatures.read(from: store, backendPath: backendPath),
         try DiskProperties.read(from: store, backendPath: backendPath)
@@ -93,25 +85,12 @@ extension BlockFrontend {
     let deadline = Deadline(milliseconds: timeoutMilliseconds)
     isConnected = false
     disk = nil
-    try setState(.closing)
-    try waitForBackend("Closing", until: deadline) { state in
-      switch state {
-      case nil, .closing, .closed: .reached
-      default: .wait
-      }
-    }
-    try setState(.closed)
-    try waitForBackend("Closed", until: deadline) { state in
-      switch state {
-      case nil, .closed: .reached
-      default: .wait
-      }
-    }
+    try inDirectory { directory throws(FrontendDirectoryError) in try directory.close(until: deadline) }
   }
 
-  /// True when the toolstack wants the backend gone.
-  private func backendIsLeaving() throws(BlockFrontendError) -> Bool {
-    try inStore { () throws(StoreError) in try store.read("\(backendPath)/online") == "0" }
+  /// Writes the frontend's state node, to any state at any time.
+  public func setState(_ state: XenbusState) throws(BlockFrontendError) {
+    try inDirectory { directory throws(FrontendDirectoryError) in try directory.setState(state) }
   }
 
   // MARK: Rings
@@ -140,7 +119,7 @@ extension BlockFrontend {
   private func shareRing(order: Int) throws(BlockFrontendError) -> (SharedPages, Port) {
     let pages = try share(pageCount: 1 << order)
     do throws(EventChannelError) {
-      return (pages, try events.allocateUnbound(for: backendDomain))
+      return (pages, try events.allocateUnbound(for: directory.backendDomain))
     } catch {
       throw .events(error)
     }
@@ -148,7 +127,7 @@ extension BlockFrontend {
 
   private func share(pageCount: Int) throws(BlockFrontendError) -> SharedPages {
     do throws(GrantError) {
-      return try sharing.share(pageCount: pageCount, with: backendDomain, access: .readWrite)
+      return try sharing.share(pageCount: pageCount, with: directory.backendDomain, access: .readWrite)
     } catch {
       throw .grant(error)
     }
@@ -159,26 +138,19 @@ extension BlockFrontend {
   ) throws(BlockFrontendError) -> RequestPages {
     let stride = limits.pagesOfRequest
     guard options.grantLifetime == .connection else {
-      return RequestPages(sharing: sharing, with: backendDomain, capacity: slots, stride: stride)
+      return RequestPages(sharing: sharing, with: directory.backendDomain, capacity: slots, stride: stride)
     }
     let count = options.dataPageCount ?? min(slots * stride, max(704 / queues.count, stride))
     return RequestPages(
       pool: GrantedPagePool(try share(pageCount: count)), capacity: slots, stride: stride)
   }
 
-  /// Writes all keys in one transaction, as Linux does; the state follows by itself. What an earlier
-  /// connection of ours wrote and this one does not, goes: a left `ring-page-order` would have the backend
-  /// look for other keys.
+  /// Writes all keys in one transaction; the state follows by itself.
   private func publishKeys() throws(BlockFrontendError) {
     let rings = queues.map { RingKeys.Queue(references: $0.ringPages.references, port: $0.port) }
     let nodes = RingKeys.nodes(queues: rings, options: options)
-    let stale = writtenKeys.subtracting(nodes.map(\.name))
-    writtenKeys.formUnion(nodes.map(\.name))
-    try inStore { () throws(StoreError) in
-      try store.transaction { (store: any StoreAccess) throws(StoreError) in
-        for name in stale.sorted() { try store.remove("\(path)/\(name)") }
-        for (name, value) in nodes { try store.write("\(path)/\(name)", value) }
-      }
+    try inDirectory { directory throws(FrontendDirectoryError) in
+      try directory.publish(nodes, replacing: RingKeys.belongsToFrontend)
     }
   }
 }

@@ -10,17 +10,11 @@ public final class BlockFrontend {
   public let domain: DomainID
   /// The disk's number (docs/man/xen-vbd-interface.7).
   public let device: UInt32
-  /// The frontend's directory in xenstore.
-  public let path: String
+  /// Its directory in xenstore and the backend's state.
+  public let directory: FrontendDirectory
   /// How to negotiate. Changes count at the next ``connect(timeoutMilliseconds:)``; the ABI and the grants'
   /// lifetime only at one without requests in flight.
   public var options: BlockFrontendOptions
-  /// The connection to xenstore, for tests that write nodes themselves.
-  public let store: StoreClient
-  /// The backend's directory, as the toolstack wrote it.
-  public internal(set) var backendPath: String
-  /// The domain that the pages and ports are for, read from `backend-id`.
-  public internal(set) var backendDomain: DomainID
   /// What the backend offered at the last connection.
   public internal(set) var features: BackendFeatures?
   /// The disk, while connected; its size changes when the backend says so.
@@ -39,8 +33,6 @@ public final class BlockFrontend {
 
   let sharing: any GrantSharing
   let events: any EventChannels
-  var watchesBackend = false
-  var writtenKeys: Set<String> = []
 
   /// Opens the host's facilities and reads where the backend is; nothing is written yet.
   public init(
@@ -49,7 +41,7 @@ public final class BlockFrontend {
     self.domain = domain
     self.device = device
     self.options = options
-    path = "/local/domain/\(domain)/device/vbd/\(device)"
+    let store: StoreClient
     do throws(HostError) {
       store = try hypervisor.openStore()
       sharing = try hypervisor.openGrantSharing()
@@ -57,12 +49,10 @@ public final class BlockFrontend {
     } catch {
       throw .host(error)
     }
-    do throws(StoreError) {
-      backendPath = try store.text("\(path)/backend")
-      backendDomain = DomainID(
-        rawValue: try store.decimal("\(path)/backend-id", in: 0...DomainID.highestOrdinary.rawValue))
+    do throws(FrontendDirectoryError) {
+      directory = try FrontendDirectory(store: store, kind: "vbd", domain: domain, device: device)
     } catch {
-      throw .store(error)
+      throw .directory(error)
     }
   }
 
@@ -161,7 +151,7 @@ public final class BlockFrontend {
     sleepCount += 1
     let ready: (first: Bool, second: Bool)
     do throws(SystemError) {
-      ready = try EventWait.wait(events.descriptor, store.descriptor, nanoseconds: nanoseconds)
+      ready = try EventWait.wait(events.descriptor, directory.store.descriptor, nanoseconds: nanoseconds)
     } catch {
       throw .system(error)
     }

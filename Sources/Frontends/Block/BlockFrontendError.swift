@@ -5,19 +5,14 @@ public import RingKit
 public enum BlockFrontendError: Error, CustomStringConvertible {
   /// A facility of the host is missing.
   case host(HostError)
-  /// A node is missing, unreadable, or holds what it must not.
-  case store(StoreError)
+  /// Dealings with the backend through xenstore failed.
+  case directory(FrontendDirectoryError)
   /// Pages could not be shared.
   case grant(GrantError)
   /// An event channel failed.
   case events(EventChannelError)
   /// A system call failed.
   case system(SystemError)
-  /// A node did not get a wanted value in time; `seen` is what it last was, `reason` the backend's error
-  /// node.
-  case timedOut(path: String, wanted: String, seen: String, milliseconds: Int, reason: String?)
-  /// The backend closed the device, or its directory went away (`state` nil).
-  case backendClosed(path: String, state: XenbusState?, reason: String?)
   /// The ring is smaller than the one whose requests are to be submitted again.
   case ringShrank(from: Int, to: Int)
   /// The backend takes fewer segments than a request that is to be submitted again has.
@@ -46,17 +41,10 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
   public var description: String {
     switch self {
     case .host(let error): return error.description
-    case .store(let error): return error.description
+    case .directory(let error): return error.description
     case .grant(let error): return error.description
     case .events(let error): return error.description
     case .system(let error): return error.description
-    case .timedOut(let path, let wanted, let seen, let milliseconds, let reason):
-      return "waited \(milliseconds) ms for \(path) to become \(wanted), it is \(seen)"
-        + Self.because(reason) + "; is the backend running?"
-    case .backendClosed(let path, nil, let reason):
-      return "the backend's \(path) is gone" + Self.because(reason)
-    case .backendClosed(let path, .some(let state), let reason):
-      return "the backend went to \(state) at \(path)" + Self.because(reason)
     case .ringShrank(let from, let to):
       return "the backend now allows \(to) ring slots, but the requests in flight need \(from)"
     case .segmentsShrank(let from, let to):
@@ -81,10 +69,5 @@ public enum BlockFrontendError: Error, CustomStringConvertible {
     case .doesNotFit(let sector, let byteCount, let diskSectors):
       return "\(byteCount) bytes at sector \(sector) do not fit the disk of \(diskSectors) sectors"
     }
-  }
-
-  private static func because(_ reason: String?) -> String {
-    guard let reason else { return "" }
-    return " (the backend says: \(reason))"
   }
 }

@@ -30,4 +30,11 @@ struct RingKeys {
     nodes.append(("feature-persistent", options.persistentGrants ? "1" : "0"))
     return FrontendDirectory.overriding(nodes, with: options.keys)
   }
+
+  /// True of names at the top of a frontend's directory that a frontend writes, of any release; the others are
+  /// the toolstack's (blkif.h).
+  static func belongsToFrontend(_ name: String) -> Bool {
+    ["ring-page-order", "protocol", "multi-queue-num-queues"].contains(name)
+      || ["ring-ref", "queue-", "event-channel", "feature-"].contains { name.hasPrefix($0) }
+  }
 }

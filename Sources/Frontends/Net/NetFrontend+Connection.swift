@@ -23,17 +23,7 @@ extension NetFrontend {
 
   private func offerRings(until deadline: Deadline) throws(NetFrontendError) {
     precondition(!isConnected)
-    try inDirectory { directory throws(FrontendDirectoryError) in
-      if try directory.state() != .initialising { try directory.setState(.initialising) }
-      try directory.waitForBackend("InitWait", until: deadline) { state throws(FrontendDirectoryError) in
-        switch state {
-        case .initWait: return .reached
-        // A backend that was told to go away does not come back; otherwise it is between two connections.
-        case .closed: return try directory.backendIsLeaving() ? .closed : .wait
-        default: return .wait
-        }
-      }
-    }
+    try inDirectory { directory throws(FrontendDirectoryError) in try directory.awaitOffer(until: deadline) }
     try readOffer()
     try shareRings()
     let keys = NetRingKeys(
@@ -110,7 +100,7 @@ extension NetFrontend {
     isConnected = false
     try inDirectory { directory throws(FrontendDirectoryError) in
       try directory.setState(.closed)
-      try Self.waitForClosed(directory, until: deadline)
+      try directory.waitForClosed(until: deadline)
     }
     dropQueues()
   }
@@ -124,28 +114,7 @@ extension NetFrontend {
   private func leave(timeoutMilliseconds: Int) throws(NetFrontendError) {
     let deadline = Deadline(milliseconds: timeoutMilliseconds)
     isConnected = false
-    try inDirectory { directory throws(FrontendDirectoryError) in
-      try directory.setState(.closing)
-      try directory.waitForBackend("Closing", until: deadline) { state in
-        switch state {
-        case nil, .closing, .closed: .reached
-        default: .wait
-        }
-      }
-      try directory.setState(.closed)
-      try Self.waitForClosed(directory, until: deadline)
-    }
-  }
-
-  private static func waitForClosed(
-    _ directory: FrontendDirectory, until deadline: Deadline
-  ) throws(FrontendDirectoryError) {
-    try directory.waitForBackend("Closed", until: deadline) { state in
-      switch state {
-      case nil, .closed: .reached
-      default: .wait
-      }
-    }
+    try inDirectory { directory throws(FrontendDirectoryError) in try directory.close(until: deadline) }
   }
 
   // MARK: Rings

@@ -233,7 +233,7 @@ struct GuestReport: Codable {
 
   init(_ frontend: BlockFrontend) {
     disk = VirtualDevice(number: frontend.device).description
-    backend = frontend.backendPath
+    backend = frontend.directory.backendPath
     sectors = frontend.disk?.sectorCount ?? 0
     queues = frontend.queues.count
     ringSlots = frontend.queues.first?.slotCount ?? 0

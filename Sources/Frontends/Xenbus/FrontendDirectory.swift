@@ -192,6 +192,42 @@ public final class FrontendDirectory {
     }
   }
 
+  /// Begins a connection: goes to Initialising and waits for what the backend offers.
+  func awaitOffer(until deadline: Deadline) throws(FrontendDirectoryError) {
+    if try state() != .initialising { try setState(.initialising) }
+    try waitForBackend("InitWait", until: deadline) { state throws(FrontendDirectoryError) in
+      switch state {
+      case .initWait: return .reached
+      // A backend that was told to go away does not come back; otherwise it is between two connections.
+      case .closed: return try backendIsLeaving() ? .closed : .wait
+      default: return .wait
+      }
+    }
+  }
+
+  /// Closes in the order of Linux and Windows: 5, the backend's 5 or 6, 6, the backend's 6.
+  func close(until deadline: Deadline) throws(FrontendDirectoryError) {
+    try setState(.closing)
+    try waitForBackend("Closing", until: deadline) { state in
+      switch state {
+      case nil, .closing, .closed: .reached
+      default: .wait
+      }
+    }
+    try setState(.closed)
+    try waitForClosed(until: deadline)
+  }
+
+  /// Waits for the backend's end of a connection.
+  func waitForClosed(until deadline: Deadline) throws(FrontendDirectoryError) {
+    try waitForBackend("Closed", until: deadline) { state in
+      switch state {
+      case nil, .closed: .reached
+      default: .wait
+      }
+    }
+  }
+
   /// Has changes of the backend's directory make the store's descriptor readable.
   func watchBackend() throws(FrontendDirectoryError) {
     guard !watchesBackend else { return }
