@@ -32,7 +32,7 @@ public final class NetControlWorld {
   /// What the seed decides.
   public var numbers: SeededNumbers
   /// How the engine's last turn ended.
-  public private(set) var lastTurn = NetControlTurn.idle
+  public private(set) var lastTurn = NetTurn.idle
   /// Turns of the engine.
   public private(set) var turnCount = 0
 

@@ -39,10 +39,10 @@ final class NetConnection: Sendable {
     let isControl: Bool
   }
 
-  /// Carries a queue to its own thread and back.
+  /// Names a queue to its own thread.
   private final class QueueReference: @unchecked Sendable {
-    // Sound: only the thread that owns the queue reads or clears this.
-    var queue: NetQueue?
+    // Sound: only the thread that owns the queue reads this. Its loop alone keeps the queue, so that it ends there.
+    weak let queue: NetQueue?
     init(_ queue: NetQueue) { self.queue = queue }
   }
 
@@ -143,7 +143,6 @@ final class NetConnection: Sendable {
       let wasAccepted = queue.thread.perform { loop in
         queue.reference.queue?.close {
           loop.remove(queue.key)
-          queue.reference.queue = nil
           // The loop lets the queue go at the end of its turn; only then are its pages unmapped.
           if !queue.thread.perform({ _ in countdown.answer() }) { countdown.answer() }
         }

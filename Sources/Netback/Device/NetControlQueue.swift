@@ -29,6 +29,12 @@ final class NetControlQueue {
   /// Requests taken since the ring was connected.
   var takenCount: UInt64 { engine.takenCount }
 
+  /// Takes no more requests.
+  func beginClosing() { engine.beginClosing() }
+
+  /// True when nobody waits for an answer that is to come.
+  var isDrained: Bool { isBroken || engine.pendingCount == 0 }
+
   /// A bounded amount of work.
   func run() -> NetQueue.Turn {
     guard !isBroken else { return .broken }

@@ -54,9 +54,12 @@ final class NetDataQueue {
 
   /// Lets go of everything. Nothing is under way, and nothing follows.
   func dispose() {
-    group?.leave(self)
+    leave()
     host.dispose()
   }
+
+  /// Leaves the other queues of the interface, which hold this one until then.
+  func leave() { group?.leave(self) }
 
   /// Has received data begin `byteCount` bytes into its pages from here on.
   func setHeadroom(_ byteCount: Int) {

@@ -27,6 +27,9 @@ public final class NetQueue: DataQueue {
   /// Has a thread run this.
   init(_ role: Role) { self.role = role }
 
+  // A queue that could not be opened, or whose thread was stopped, was not disposed of.
+  deinit { data?.leave() }
+
   /// The queue, if it is one.
   var data: NetDataQueue? {
     guard case .data(let queue) = role else { return nil }
@@ -37,7 +40,10 @@ public final class NetQueue: DataQueue {
   func close(onDrained: @escaping () -> Void) {
     isClosing = true
     self.onDrained = onDrained
-    data?.beginClosing()
+    switch role {
+    case .data(let queue): queue.beginClosing()
+    case .control(let ring): ring.beginClosing()
+    }
   }
 
   // MARK: Events
@@ -69,16 +75,14 @@ public final class NetQueue: DataQueue {
       queue.publishStatistics(backoff)
       isDrained = queue.isDrained
     case .control(let ring):
-      // Its engine goes with this object.
-      guard !isClosing else {
-        turn = .idle
-        break
-      }
       let taken = ring.takenCount
       turn = ring.run()
       noteTurn(tookSomething: ring.takenCount != taken)
+      isDrained = ring.isDrained
     }
     guard !isClosing else {
+      // Nothing comes that would wake a control ring for the rest of what it has taken.
+      if !isDrained, data == nil { return .again }
       if isDrained { drained() }
       return .idle(unmaskAfterNanoseconds: 0)
     }

@@ -16,14 +16,11 @@ final class NetBufferAccount {
 ///
 /// Together they hold no more buffers than one queue may.
 final class NetQueueGroup: @unchecked Sendable {
-  // Sound: control work makes it, and from then on only the data thread that owns the queues uses it.
+  // Sound: control work makes it, and from then on only the data thread that owns the queues uses it: they join
+  // where they are made, and leave at the latest when that thread's loop lets go of them (``NetQueue``).
 
-  private struct Member {
-    // A queue leaves before it goes; a thread that is stopped with its queues makes no turns any more.
-    unowned var queue: NetDataQueue?
-  }
-
-  private var members: [Member]
+  // A queue and its group hold each other; the queue's leaving ends that.
+  private var members: [NetDataQueue?]
   private var hash = NetHashState()
   /// The buffers of all of them.
   let account: NetBufferAccount
@@ -34,18 +31,18 @@ final class NetQueueGroup: @unchecked Sendable {
 
   /// A group of `count` queues, none of which is there yet, with a share of buffers for all.
   init(count: Int, bufferShareByteCount: Int) {
-    members = [Member](repeating: Member(queue: nil), count: count)
+    members = [NetDataQueue?](repeating: nil, count: count)
     account = NetBufferAccount(limitByteCount: bufferShareByteCount)
   }
 
   /// A queue, while it is there.
-  subscript(index: Int) -> NetDataQueue? { members[index].queue }
+  subscript(index: Int) -> NetDataQueue? { members[index] }
 
   /// A queue has been made.
-  func join(_ queue: NetDataQueue) { members[queue.index].queue = queue }
+  func join(_ queue: NetDataQueue) { members[queue.index] = queue }
 
-  /// A queue takes nothing any more.
-  func leave(_ queue: NetDataQueue) { members[queue.index].queue = nil }
+  /// A queue takes nothing any more; it may say so again.
+  func leave(_ queue: NetDataQueue) { members[queue.index] = nil }
 
   /// What holds for packets from here on. Without an algorithm the link's choice of a queue stands, as in
   /// Linux (interface.c, xenvif_select_queue).
@@ -53,8 +50,7 @@ final class NetQueueGroup: @unchecked Sendable {
     hash = state
     isHashing = state.algorithm != .none
     isSteering = isHashing && members.count > 1
-    // By index: an iterator over these elements did not end (Swift 6.3.1, seen in gdb; the cause is not isolated).
-    for index in members.indices { members[index].queue?.tellHashes(isHashing) }
+    for queue in members { queue?.tellHashes(isHashing) }
   }
 
   /// Gives a packet its hash, if it has one, and finds its queue; nil when that is gone.
@@ -70,6 +66,6 @@ final class NetQueueGroup: @unchecked Sendable {
             tcpOffset: headers.transport == .tcp ? headers.transportStart : nil))
       }
     }
-    return members[hash.queue(for: packet.offload.hash, queueCount: members.count)].queue
+    return members[hash.queue(for: packet.offload.hash, queueCount: members.count)]
   }
 }

@@ -24,9 +24,8 @@ public struct VifOffer: Equatable, Sendable {
   public var multicastControl = true
   /// Frontends ask for room before received data (feature-xdp-headroom, Linux commit 1c9535c701a7).
   public var headroom = true
-  /// Hashes, their mapping to queues, and staging grants (netif.h, feature-ctrl-ring). Not offered unless asked
-  /// for: the engine is tested, the way from ring to queues end to end is not yet.
-  public var controlRing = false
+  /// Hashes, their mapping to queues, and staging grants (netif.h, feature-ctrl-ring).
+  public var controlRing = true
 
   /// The usual offer.
   public init() {}

@@ -1,11 +1,11 @@
 public import RingKit
 
-/// How a turn of one direction of a network queue ended.
+/// How a turn of one ring of an interface ended: of one direction of a queue, or of the control ring.
 @frozen
 public enum NetTurn: Equatable, Sendable {
   /// There is more to do: come back after others had their turn.
   case more
-  /// Nothing to do until an event, or until the host has what a packet waits for.
+  /// Nothing to do until an event, or until the host has what a packet or a request waits for.
   case idle
   /// The frontend broke the protocol's rules; its ring is never touched again.
   case broken(NetFault)

@@ -1,23 +1,14 @@
 public import RingKit
 
-/// How a turn of the control engine ended.
-@frozen
-public enum NetControlTurn: Equatable, Sendable {
-  /// There is more to do: come back after others had their turn.
-  case more
-  /// Nothing to do until an event or an answer.
-  case idle
-  /// The frontend broke the ring's rules; the ring is never touched again.
-  case broken(RingError)
-}
-
 /// The control ring of one interface (netif.h, "Control ring"): answers each request exactly once. No system
 /// call and no clock after `init`.
 ///
 /// Hash requests are answered in the turn that takes them. Requests about staging grants that have to map or
 /// unmap are done one after the other, some pages a turn, and are answered when they are through: hash
 /// requests that came later do not wait for them. To close, drop the engine: the pages are unmapped when the
-/// queues have dropped their tables too.
+/// queues have dropped their tables too. Before that, ``beginClosing()`` and turns until ``pendingCount`` is 0
+/// leave the ring such that another backend can go on in it: it would begin at the first request that is not
+/// answered, and an answer that came earlier than that stands in a request's place.
 public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
   /// Requests that one turn takes.
   static var requestBudget: Int { 32 }
@@ -32,6 +23,7 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
   let domain: DomainID
   var failure: RingError?
   var isHashChanged = false
+  private var isClosing = false
   /// Requests about staging grants that were taken and not begun, the first one first; at most a ring of them.
   var waiting: [NetControlRequest] = []
   /// The one that is at work.
@@ -66,6 +58,9 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
     staged = [[GrantReference: StagedPage]](repeating: [:], count: queueCount)
   }
 
+  /// Takes no more requests. Those that were taken are still answered.
+  public mutating func beginClosing() { isClosing = true }
+
   /// Requests taken and not answered.
   public var pendingCount: Int { waiting.count + (operation == nil ? 0 : 1) }
 
@@ -74,7 +69,7 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
 
   /// Takes requests, goes on with what is under way, answers what is done. Call it after an event, and after
   /// ``unstaged(token:)``. The work of a turn is bounded, whatever the frontend does meanwhile.
-  public mutating func run(host: inout Host) -> NetControlTurn {
+  public mutating func run(host: inout Host) -> NetTurn {
     let isOutOfBudget = takeRequests(host: &host)
     advanceStaging(host: &host)
     if isHashChanged {
@@ -82,19 +77,20 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
       host.setHash(hash)
     }
     if ring.publish() { host.notifyControl() }
-    if let failure { return .broken(failure) }
+    if let failure { return .broken(.ring(failure)) }
     if isOutOfBudget || canAdvanceStaging { return .more }
+    if isClosing { return .idle }
     do throws(RingError) {
       return try ring.finalCheck() ? .more : .idle
     } catch {
       failure = error
-      return .broken(error)
+      return .broken(.ring(error))
     }
   }
 
   /// Takes requests until there are none; true when the turn's budget ended it.
   private mutating func takeRequests(host: inout Host) -> Bool {
-    guard failure == nil else { return false }
+    guard failure == nil, !isClosing else { return false }
     do throws(RingError) {
       for _ in 0..<Self.requestBudget {
         if ring.unconsumed == 0 {
