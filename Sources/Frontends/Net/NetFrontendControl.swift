@@ -10,23 +10,23 @@ public final class NetFrontendControl {
   /// Our end of the event channel.
   public let port: Port
 
-  private var ring: FrontRing
+  private var ring: NetFrontendRing
   /// Types of the requests in flight, by id.
   private var inFlight: [NetControlType?]
   private var nextID: UInt16 = 0
-  private var fault: NetFrontendError?
 
   init(ringPages: SharedPages, dataPages: SharedPages, port: Port, firstRingIndex: UInt32) {
     self.ringPages = ringPages
     self.dataPages = dataPages
     self.port = port
-    ring = FrontRing(
-      pages: ringPages.pages, slotByteCount: NetControlRequest.byteCount, startingAt: firstRingIndex)
-    inFlight = Array(repeating: nil, count: ring.slotCount)
+    ring = NetFrontendRing(
+      pages: ringPages.pages, slotByteCount: NetControlRequest.byteCount, startingAt: firstRingIndex,
+      queue: nil)
+    inFlight = Array(repeating: nil, count: ring.slots.slotCount)
   }
 
   /// Requests pushed whose responses were not taken.
-  public var outstanding: Int { ring.outstanding }
+  public var outstanding: Int { ring.slots.outstanding }
 
   /// The data page's reference.
   public var dataReference: GrantReference { dataPages.references[0] }
@@ -35,10 +35,10 @@ public final class NetFrontendControl {
   public func place(
     _ type: NetControlType, _ first: UInt32 = 0, _ second: UInt32 = 0, _ third: UInt32 = 0
   ) throws(NetFrontendError) -> UInt16? {
-    if let fault { throw fault }
-    guard ring.freeSlotCount > 0, let id = freeID() else { return nil }
+    try ring.check()
+    guard ring.slots.freeSlotCount > 0, let id = freeID() else { return nil }
     inFlight[Int(id)] = type
-    ring.place(NetControlRequest(id: id, type: type, first, second, third).encode())
+    ring.slots.place(NetControlRequest(id: id, type: type, first, second, third).encode())
     return id
   }
 
@@ -52,48 +52,28 @@ public final class NetFrontendControl {
   }
 
   /// Lets the backend see what was placed; true if it wants an event for that.
-  func push() -> Bool { ring.push() }
+  func push() -> Bool { ring.slots.push() }
 
   /// Takes the next response; nil when there is none. One that breaks the rules disables the ring.
   public func nextResponse() throws(NetFrontendError) -> NetControlResponse? {
-    if ring.unconsumed == 0 {
-      guard try hasResponses() else { return nil }
+    if ring.slots.unconsumed == 0 {
+      guard try ring.hasResponses() else { return nil }
     }
     var slot = SlotCopy()
-    guard ring.takeResponse(into: &slot, byteCount: NetControlResponse.byteCount) else { return nil }
+    guard ring.slots.takeResponse(into: &slot, byteCount: NetControlResponse.byteCount) else { return nil }
     let response = NetControlResponse(slot)
     let id = Int(response.id)
     guard id < inFlight.count, let asked = inFlight[id] else {
-      throw disable(.controlIDNotInUse(response))
+      throw ring.disable(.controlIDNotInUse(response))
     }
-    guard asked == response.type else { throw disable(.controlType(response, asked: asked)) }
-    guard NetControlStatus(rawValue: response.status) != nil else { throw disable(.controlStatus(response)) }
+    guard asked == response.type else { throw ring.disable(.controlType(response, asked: asked)) }
+    guard NetControlStatus(rawValue: response.status) != nil else {
+      throw ring.disable(.controlStatus(response))
+    }
     inFlight[id] = nil
     return response
   }
 
-  private func hasResponses() throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.refreshResponses() > 0
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
   /// True when a response can be taken; when there are none, the next one brings an event.
-  func requestEvent() throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.finalCheckResponses()
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
-  private func disable(_ violation: NetViolation) -> NetFrontendError {
-    let error = NetFrontendError.violation(violation, queue: nil)
-    fault = error
-    return error
-  }
+  func requestEvent() throws(NetFrontendError) -> Bool { try ring.requestEvent() }
 }

@@ -33,14 +33,7 @@ public final class NetFrontendQueue {
       receivePort: receivePort)
   }
 
-  /// True when a response of either ring can be taken.
-  func hasResponses() throws(NetFrontendError) -> Bool {
-    let received = try receiver.hasResponses()
-    let transmitted = try transmitter.hasResponses()
-    return received || transmitted
-  }
-
-  /// ``hasResponses()``; when there are none, the next one of either ring brings an event.
+  /// True when a response of either ring can be taken; when there are none, the next one brings an event.
   func requestEvents() throws(NetFrontendError) -> Bool {
     let received = try receiver.requestEvent()
     let transmitted = try transmitter.requestEvent()

@@ -46,7 +46,7 @@ public final class NetReceiver {
   /// The data pages.
   public let dataPages: SharedPages
 
-  private var ring: FrontRing
+  private var ring: NetFrontendRing
   private let offered: NetOffloads
   private let idMask: UInt16
   private let slotMask: UInt32
@@ -59,7 +59,6 @@ public final class NetReceiver {
   /// The packet that the caller has: its pages are posted again after the next one was asked for.
   private var pieces: [Piece]
   private var pieceCount = 0
-  private var fault: NetFrontendError?
 
   /// What ``NetFrontendOptions/headroomByteCount`` asks for; nil while the backend changes it.
   var headroomByteCount: Int?
@@ -83,11 +82,12 @@ public final class NetReceiver {
     offered = options.offloads
     idMask = options.receiveIDMask
     headroomByteCount = options.headroomByteCount
-    ring = FrontRing(
-      pages: ringPages.pages, slotByteCount: NetRxRequest.byteCount, startingAt: options.firstRingIndex)
+    ring = NetFrontendRing(
+      pages: ringPages.pages, slotByteCount: NetRxRequest.byteCount, startingAt: options.firstRingIndex,
+      queue: number)
     nextRequest = options.firstRingIndex
     nextResponse = options.firstRingIndex
-    let count = ring.slotCount
+    let count = ring.slots.slotCount
     slotMask = UInt32(count - 1)
     posted = Array(repeating: Self.noPage, count: count)
     let pageCount = dataPages.pages.pageCount
@@ -98,9 +98,9 @@ public final class NetReceiver {
   }
 
   /// Slots in the ring.
-  public var ringSlotCount: Int { ring.slotCount }
+  public var ringSlotCount: Int { ring.slots.slotCount }
   /// Requests pushed whose responses were not taken.
-  public var outstanding: Int { ring.outstanding }
+  public var outstanding: Int { ring.slots.outstanding }
   /// Pages that are neither posted nor the caller's.
   public var freePageCount: Int { freePageTop }
 
@@ -108,19 +108,21 @@ public final class NetReceiver {
 
   /// Posts pages until `limit` are posted, or there is none left.
   public func post(upTo limit: Int = .max) {
-    while freePageTop > 0, ring.freeSlotCount > 0, ring.slotCount - ring.freeSlotCount < limit {
+    while freePageTop > 0, ring.slots.freeSlotCount > 0,
+      ring.slots.slotCount - ring.slots.freeSlotCount < limit
+    {
       freePageTop -= 1
       let page = freePages[freePageTop]
       let slot = nextRequest & slotMask
       posted[Int(slot)] = page
-      ring.place(
+      ring.slots.place(
         NetRxRequest(id: id(of: slot), reference: dataPages.references[Int(page)]).encode())
       nextRequest &+= 1
     }
   }
 
   /// Lets the backend see what was posted; true if it wants an event for that.
-  func push() -> Bool { ring.push() }
+  func push() -> Bool { ring.slots.push() }
 
   private func id(of slot: UInt32) -> UInt16 { UInt16(truncatingIfNeeded: slot) ^ idMask }
 
@@ -135,7 +137,7 @@ public final class NetReceiver {
   /// What breaks the rules disables the ring.
   public func nextPacket() throws(NetFrontendError) -> NetReceivedPacket? {
     release()
-    while ring.unconsumed > 0 ? true : try hasResponses() {
+    while ring.slots.unconsumed > 0 ? true : try ring.hasResponses() {
       if let packet = try takePacket() { return packet }
       release()
     }
@@ -173,7 +175,7 @@ public final class NetReceiver {
     var hasMore = true
     while hasMore {
       guard let (response, page) = try takeSlot() else {
-        throw disable(.receiveIncomplete(slots: packet.slotCount))
+        throw ring.disable(.receiveIncomplete(slots: packet.slotCount))
       }
       let isFirst = packet.slotCount == 0
       packet.slotCount += 1
@@ -192,7 +194,7 @@ public final class NetReceiver {
       if isFirst, offset == 0, let headroom = packet.headroom { offset = Int(headroom) }
       guard offset + Int(response.status) <= pageByteCount else {
         give(page)
-        throw disable(.receiveBeyondPage(response))
+        throw ring.disable(.receiveBeyondPage(response))
       }
       if isFirst { try checkHeadroom(packet, offset: UInt16(offset)) }
       pieces[pieceCount] = Piece(page: page, offset: UInt16(offset), byteCount: UInt16(response.status))
@@ -217,13 +219,13 @@ public final class NetReceiver {
     let expected = id(of: (nextResponse &- 1) & slotMask)
     guard response.id == expected else {
       give(page)
-      throw disable(.receiveIDMismatch(response, expected: expected))
+      throw ring.disable(.receiveIDMismatch(response, expected: expected))
     }
     return (response, page)
   }
 
   private func takeSlot(into slot: inout SlotCopy) -> UInt16? {
-    guard ring.takeResponse(into: &slot, byteCount: NetRxResponse.byteCount) else { return nil }
+    guard ring.slots.takeResponse(into: &slot, byteCount: NetRxResponse.byteCount) else { return nil }
     let index = Int(nextResponse & slotMask)
     nextResponse &+= 1
     slotCount += 1
@@ -234,17 +236,17 @@ public final class NetReceiver {
   private func takeExtras(_ packet: inout NetReceivedPacket) throws(NetFrontendError) {
     while true {
       var slot = SlotCopy()
-      guard let page = takeSlot(into: &slot) else { throw disable(.extraMissing) }
+      guard let page = takeSlot(into: &slot) else { throw ring.disable(.extraMissing) }
       give(page)
       let extra = NetExtraInfo(slot)
       guard extra.type != .none, extra.type.rawValue < NetExtraType.limit else {
-        throw disable(.extraType(extra.type.rawValue))
+        throw ring.disable(.extraType(extra.type.rawValue))
       }
       switch extra.type {
       case .segmentation: packet.segmentation = extra
       case .headroom: packet.headroom = extra.headroom
       case .hash:
-        guard expectsHashes, let hash = extra.hash else { throw disable(.unaskedHash(extra.hash)) }
+        guard expectsHashes, let hash = extra.hash else { throw ring.disable(.unaskedHash(extra.hash)) }
         packet.hash = hash
       default: break
       }
@@ -256,36 +258,36 @@ public final class NetReceiver {
 
   private func check(_ packet: NetReceivedPacket) throws(NetFrontendError) {
     let most = NetLimits.slotCount + (pieces[0].byteCount <= Self.copyThreshold ? 1 : 0)
-    guard packet.slotCount <= most else { throw disable(.receiveTooManySlots(packet.slotCount)) }
+    guard packet.slotCount <= most else { throw ring.disable(.receiveTooManySlots(packet.slotCount)) }
     guard packet.slotCount == 1 || offered.contains(.scatterGather) else {
-      throw disable(.receiveUnofferedSlots)
+      throw ring.disable(.receiveUnofferedSlots)
     }
     guard
       packet.byteCount >= NetLimits.ethernetHeaderByteCount, packet.byteCount <= NetLimits.packetByteCount
-    else { throw disable(.receiveByteCount(packet.byteCount)) }
+    else { throw ring.disable(.receiveByteCount(packet.byteCount)) }
     if let extra = packet.segmentation { try checkSegmentation(extra) }
     if packet.flags.contains(.checksumBlank), !offered.isSuperset(of: [.checksumIPv4, .checksumIPv6]) {
       let needed = checksumFamily(packet)
-      guard offered.contains(needed) else { throw disable(.unofferedChecksum(packet.flags)) }
+      guard offered.contains(needed) else { throw ring.disable(.unofferedChecksum(packet.flags)) }
     }
   }
 
   private func checkSegmentation(_ extra: NetExtraInfo) throws(NetFrontendError) {
-    guard extra.segmentSize > 0 else { throw disable(.segmentation(extra)) }
+    guard extra.segmentSize > 0 else { throw ring.disable(.segmentation(extra)) }
     let needed: NetOffloads
     switch extra.segmentationType {
     case .tcpIPv4: needed = .segmentationIPv4
     case .tcpIPv6: needed = .segmentationIPv6
-    default: throw disable(.segmentation(extra))
+    default: throw ring.disable(.segmentation(extra))
     }
-    guard offered.contains(needed) else { throw disable(.unofferedSegmentation(extra)) }
+    guard offered.contains(needed) else { throw ring.disable(.unofferedSegmentation(extra)) }
   }
 
   private func checkHeadroom(_ packet: NetReceivedPacket, offset: UInt16) throws(NetFrontendError) {
     guard let asked = headroomByteCount else { return }
     let told = packet.headroom ?? 0
     guard Int(told) == asked, Int(offset) >= asked else {
-      throw disable(.headroom(told: told, asked: asked, offset: offset))
+      throw ring.disable(.headroom(told: told, asked: asked, offset: offset))
     }
   }
 
@@ -307,29 +309,6 @@ public final class NetReceiver {
 
   // MARK: Waiting
 
-  /// True when a response can be taken.
-  func hasResponses() throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.refreshResponses() > 0
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
-  /// ``hasResponses()``; when there are none, the next one brings an event.
-  func requestEvent() throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.finalCheckResponses()
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
-  private func disable(_ violation: NetViolation) -> NetFrontendError {
-    let error = NetFrontendError.violation(violation, queue: number)
-    fault = error
-    return error
-  }
+  /// True when a response can be taken; when there are none, the next one brings an event.
+  func requestEvent() throws(NetFrontendError) -> Bool { try ring.requestEvent() }
 }

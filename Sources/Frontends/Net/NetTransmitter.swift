@@ -32,7 +32,7 @@ public final class NetTransmitter {
   /// The data pages. The backend may only read them.
   public let dataPages: SharedPages
 
-  private var ring: FrontRing
+  private var ring: NetFrontendRing
   private var freePages: [UInt16]
   private var freePageTop: Int
   private var entries: [Entry]
@@ -43,7 +43,6 @@ public final class NetTransmitter {
   private var freePacketTop: Int
   private var extrasInFlight = 0
   private var rawInFlight = 0
-  private var fault: NetFrontendError?
 
   /// Packets answered with OKAY.
   public private(set) var packetCount: UInt64 = 0
@@ -57,9 +56,10 @@ public final class NetTransmitter {
     self.number = number
     self.ringPages = ringPages
     self.dataPages = dataPages
-    ring = FrontRing(
-      pages: ringPages.pages, slotByteCount: NetTxRequest.byteCount, startingAt: firstRingIndex)
-    let count = ring.slotCount
+    ring = NetFrontendRing(
+      pages: ringPages.pages, slotByteCount: NetTxRequest.byteCount, startingAt: firstRingIndex,
+      queue: number)
+    let count = ring.slots.slotCount
     let pageCount = dataPages.pages.pageCount
     precondition(pageCount < Int(Self.noPage) && pageCount == dataPages.references.count)
     // From the end, so that the first ones are taken first.
@@ -74,17 +74,17 @@ public final class NetTransmitter {
   }
 
   /// Slots in the ring.
-  public var ringSlotCount: Int { ring.slotCount }
+  public var ringSlotCount: Int { ring.slots.slotCount }
   /// Slots that a request can be placed in now.
-  public var freeSlotCount: Int { ring.freeSlotCount }
+  public var freeSlotCount: Int { ring.slots.freeSlotCount }
   /// Requests pushed whose responses were not taken.
-  public var outstanding: Int { ring.outstanding }
+  public var outstanding: Int { ring.slots.outstanding }
   /// Data pages that no request has.
   public var freePageCount: Int { freePageTop }
   /// True when there is room for the largest packet with an extra info, after which Linux's netfront goes on
   /// sending (netfront_tx_slot_available).
   public var hasRoom: Bool {
-    ring.freeSlotCount > NetLimits.slotCount + 1 && freePageTop >= NetLimits.slotCount
+    ring.slots.freeSlotCount > NetLimits.slotCount + 1 && freePageTop >= NetLimits.slotCount
   }
 
   // MARK: Packets
@@ -164,8 +164,8 @@ public final class NetTransmitter {
   /// Places any bytes at all in the next slot; false when there is none. What answers it is reported without
   /// a tag.
   public func placeRaw(_ slot: SlotCopy) -> Bool {
-    guard ring.freeSlotCount > 0 else { return false }
-    ring.place(slot)
+    guard ring.slots.freeSlotCount > 0 else { return false }
+    ring.slots.place(slot)
     rawInFlight += 1
     slotCount += 1
     return true
@@ -183,9 +183,9 @@ public final class NetTransmitter {
   private func begin(
     pieceCount: Int, total: Int, _ transmission: NetTransmission, takesPages: Bool = true
   ) throws(NetFrontendError) -> Writer? {
-    if let fault { throw fault }
+    try ring.check()
     precondition(pieceCount > 0)
-    guard ring.freeSlotCount >= pieceCount + transmission.extraCount, freeIDTop >= pieceCount,
+    guard ring.slots.freeSlotCount >= pieceCount + transmission.extraCount, freeIDTop >= pieceCount,
       freePacketTop > 0, !takesPages || freePageTop >= pieceCount
     else { return nil }
     freePacketTop -= 1
@@ -212,7 +212,7 @@ public final class NetTransmitter {
     if writer.left > 0 { flags.insert(.moreData) }
     let extraCount = writer.isFirst ? transmission.extraCount : 0
     if extraCount > 0 { flags.insert(.extraInfo) }
-    ring.place(
+    ring.slots.place(
       NetTxRequest(
         reference: reference, offset: UInt16(offset), flags: flags, id: id,
         size: UInt16(writer.isFirst ? writer.total : byteCount)
@@ -220,7 +220,7 @@ public final class NetTransmitter {
     for position in 0..<extraCount {
       guard var extra = transmission.extra(at: position) else { continue }
       extra.hasMore = position < extraCount - 1
-      ring.place(extra.encode())
+      ring.slots.place(extra.encode())
       extrasInFlight += 1
     }
     slotCount += UInt64(1 + extraCount)
@@ -228,16 +228,16 @@ public final class NetTransmitter {
   }
 
   /// Lets the backend see what was placed; true if it wants an event for that.
-  func push() -> Bool { ring.push() }
+  func push() -> Bool { ring.slots.push() }
 
   // MARK: Answers
 
   /// Takes responses until a packet is answered in full; nil when there are none left. A response that breaks
   /// the rules disables the ring.
   public func nextCompletion() throws(NetFrontendError) -> NetTransmitCompletion? {
-    while ring.unconsumed > 0 ? true : try hasResponses() {
+    while ring.slots.unconsumed > 0 ? true : try ring.hasResponses() {
       var slot = SlotCopy()
-      guard ring.takeResponse(into: &slot, byteCount: NetTxResponse.byteCount) else { return nil }
+      guard ring.slots.takeResponse(into: &slot, byteCount: NetTxResponse.byteCount) else { return nil }
       if let completion = try accept(NetTxResponse(slot)) { return completion }
     }
     return nil
@@ -267,7 +267,7 @@ public final class NetTransmitter {
       return try acceptRaw(response, otherwise: .transmitIDNotInUse(response))
     }
     guard response.status == .okay || response.status == .error || response.status == .dropped else {
-      throw disable(.unknownStatus(response))
+      throw ring.disable(.unknownStatus(response))
     }
     let entry = entries[id]
     entries[id].isInFlight = false
@@ -291,34 +291,13 @@ public final class NetTransmitter {
   private func acceptRaw(
     _ response: NetTxResponse, otherwise violation: NetViolation
   ) throws(NetFrontendError) -> NetTransmitCompletion {
-    guard rawInFlight > 0 else { throw disable(violation) }
+    guard rawInFlight > 0 else { throw ring.disable(violation) }
     rawInFlight -= 1
     return NetTransmitCompletion(tag: nil, status: response.status, slotCount: 1)
   }
 
-  /// True when a response can be taken.
-  func hasResponses() throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.refreshResponses() > 0
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
-  /// ``hasResponses()``; when there are fewer than `count`, that many will bring an event. As Linux asks, 1.
+  /// True when `count` responses can be taken; otherwise so many will bring an event. As Linux asks, 1.
   func requestEvent(afterResponses count: Int = 1) throws(NetFrontendError) -> Bool {
-    if let fault { throw fault }
-    do throws(RingError) {
-      return try ring.requestEvent(afterResponses: count)
-    } catch {
-      throw disable(.ring(error))
-    }
-  }
-
-  private func disable(_ violation: NetViolation) -> NetFrontendError {
-    let error = NetFrontendError.violation(violation, queue: number)
-    fault = error
-    return error
+    try ring.requestEvent(afterResponses: count)
   }
 }
