@@ -63,121 +63,6 @@ struct NetDeviceControlTests {
     try world.daemon.stop()
   }
 
-  /// A round trip of `count` frames on each queue, each checked.
-  private func traffic(_ world: NetDeviceWorld, _ frontend: NetFrontend, count: Int) throws {
-    for number in 0..<count {
-      let frame = experimentalFrame(UInt8(number % 250 + 1), byteCount: 200)
-      for queue in frontend.queues {
-        #expect(try frontend.send(frame, on: queue.number).status == .okay)
-        #expect(try world.outside.receive() == frame)
-      }
-      try world.outside.send(frame)
-      #expect(try frontend.nextArrival().bytes == frame)
-    }
-  }
-
-  private struct Copies: Equatable {
-    var granted: UInt64 = 0
-    var staged: UInt64 = 0
-  }
-
-  private func copies(_ world: NetDeviceWorld) throws -> Copies {
-    try world.statistics().reduce(into: Copies()) { sum, queue in
-      sum.granted += queue.transmit.grantCopies + queue.receive.grantCopies
-      sum.staged += queue.transmit.stagedCopies + queue.receive.stagedCopies
-    }
-  }
-
-  @Test func stagedPagesSpareGrantCopiesUntilTheyAreTakenBack() throws {
-    let world = try NetDeviceWorld()
-    try world.addInterface()
-    let frontend = try world.connected()
-    let ringPages = 5
-    try traffic(world, frontend, count: 5)
-    let before = try copies(world)
-    #expect(before.granted >= 15 && before.staged == 0, "\(before)")
-    #expect(world.mappedPageCount == ringPages)
-
-    try frontend.stageAllPages()
-    #expect(world.mappedPageCount == ringPages + 2 * 512)
-    try traffic(world, frontend, count: 20)
-    let staged = try copies(world)
-    #expect(staged.granted == before.granted && staged.staged >= 60, "\(before) \(staged)")
-    // One more has no room.
-    #expect(throws: NetFrontendError.self) {
-      let page = try #require(frontend.control).dataReference
-      try frontend.addGrantMapping([.init(reference: page, isReadOnly: false)], to: 0)
-    }
-
-    // Taken back while packets wait in both directions, over and over.
-    let grants = frontend.queues.map { queue in
-      queue.transmitter.dataPages.references.map {
-        NetFrontend.StagingGrant(reference: $0, isReadOnly: true)
-      }
-        + queue.receiver.dataPages.references.map {
-          NetFrontend.StagingGrant(reference: $0, isReadOnly: false)
-        }
-    }
-    var sent = 0
-    for round in 0..<6 {
-      for queue in frontend.queues {
-        let number = queue.number
-        for frame in 0..<30 {
-          let bytes = experimentalFrame(UInt8(1 + (round * 60 + frame) % 250), byteCount: 300)
-          try #require(try queue.transmitter.place(bytes))
-          try world.outside.send(bytes)
-          sent += 1
-        }
-        try frontend.push()
-        if round % 2 == 0 {
-          let removed = try frontend.deleteGrantMapping(grants[number], of: number)
-          #expect(removed.count == 512)
-        } else {
-          try frontend.addGrantMapping(grants[number], to: number)
-        }
-      }
-      #expect(world.mappedPageCount == (round % 2 == 0 ? ringPages : ringPages + 2 * 512))
-      try finish(frontend, world, count: 60)
-    }
-    #expect(sent == 360)
-    let after = try copies(world)
-    #expect(after.granted > staged.granted && after.staged > staged.staged, "\(staged) \(after)")
-
-    // The pages go with the connection.
-    try frontend.reconnect(timeoutMilliseconds: worldMilliseconds)
-    #expect(world.mappedPageCount == ringPages)
-    try world.awaitPath(to: frontend)
-    try traffic(world, frontend, count: 3)
-    #expect(try copies(world).staged == 0)
-    try frontend.stageAllPages()
-    try traffic(world, frontend, count: 3)
-    try frontend.close(timeoutMilliseconds: worldMilliseconds)
-    #expect(world.mappedPageCount == 0)
-    try world.daemon.stop()
-  }
-
-  /// Waits for so many packets in each direction.
-  private func finish(_ frontend: NetFrontend, _ world: NetDeviceWorld, count: Int) throws {
-    var (received, answered) = (0, 0)
-    for _ in 0..<count { _ = try world.outside.receive() }
-    while received < count || answered < count {
-      for queue in frontend.queues {
-        while try queue.receiver.nextPacket() != nil { received += 1 }
-        queue.receiver.post()
-        while let completion = try queue.transmitter.nextCompletion() {
-          #expect(completion.status == .okay)
-          answered += 1
-        }
-      }
-      try frontend.push()
-      guard received < count || answered < count else { break }
-      guard try frontend.wait(timeoutMilliseconds: worldMilliseconds) else {
-        throw WorldFailure("\(received) packets came and \(answered) answers of \(count)")
-      }
-    }
-    #expect(received == count && answered == count)
-  }
-
   @Test func theDeathOfAGuestUnmapsItsStagedPages() throws {
     let world = try NetDeviceWorld()
     try world.addInterface()
@@ -213,14 +98,13 @@ struct NetDeviceControlTests {
     try frontend.notify(control.port)
     let path = world.backendPath()
     try world.wait("it does not close") { try world.toolstack.state("\(path)/state") == .closing }
-    let told = try #require(
-      try world.toolstack.read("/local/domain/0/error/backend/vif/\(NetDeviceWorld.guest)/0/error"))
+    let told = try #require(try world.errorNode())
     #expect(told.contains("control ring"), "\(told)")
     try frontend.followClose(timeoutMilliseconds: worldMilliseconds)
     #expect(world.mappedPageCount == 5, "the other interface's rings alone")
 
     try other.setHashAlgorithm(1)
-    try traffic(world, other, count: 3)
+    try world.traffic(other, count: 3)
     // It begins anew when its frontend does.
     try frontend.connect(timeoutMilliseconds: worldMilliseconds)
     try frontend.setHashAlgorithm(1)

@@ -10,6 +10,7 @@ final class NetDeviceDaemon: Sendable {
     case vif(DeviceAddress, VifEvent)
     case command(@Sendable ([DeviceAddress: Vif]) -> Void)
     case stop
+    case crash
   }
 
   private let log = Mutex<[String]>([])
@@ -70,6 +71,12 @@ final class NetDeviceDaemon: Sendable {
     if let failure = failure.withLock({ $0 }) { throw WorldFailure("the daemon: \(failure)") }
   }
 
+  /// Ends without a word to anybody, with all its interfaces as they are.
+  func crash() throws {
+    inbox.post(.crash)
+    guard ended.wait(timeout: .now() + 20) == .success else { throw WorldFailure("the daemon does not end") }
+  }
+
   /// What belongs to the control thread.
   private final class Control: VifEnvironment {
     let store: any StoreSession
@@ -121,15 +128,21 @@ final class NetDeviceDaemon: Sendable {
           case .stop:
             isStopping = true
             for vif in Array(vifs.values) { vif.stop() }
+          case .crash: return endThreads()
           }
         }
         var changed = false
         while try client.nextWatchEvent() != nil { changed = true }
         if changed { try lookAtAll() }
       }
+      endThreads()
+    }
+
+    private func endThreads() {
       threads.forEach { $0.stop() }
       for thread in threads {
-        if let failure = thread.join() { throw WorldFailure("data thread \(thread.number): \(failure)") }
+        guard let failure = thread.join() else { continue }
+        daemon.failure.withLock { $0 = "data thread \(thread.number): \(failure)" }
       }
     }
 

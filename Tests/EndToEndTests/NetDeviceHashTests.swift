@@ -23,18 +23,24 @@ struct NetDeviceHashTests {
     var addresses: UInt32
     var tcp: UInt32
 
+    /// What is hashed of a TCP packet.
+    var tuple: [UInt8] { source + destination + [sourcePort, destinationPort].flatMap(Self.bytes) }
+
+    private static func bytes(_ port: UInt16) -> [UInt8] { [UInt8(port >> 8), UInt8(port & 0xFF)] }
+
     /// A frame of the flow, whose payload begins with `number`.
-    func frame(_ number: UInt8, isTCP: Bool = true) -> [UInt8] {
-      var ip: [UInt8] = [0x45, 0, 0, 46, 0, 1, 0x40, 0, 64, isTCP ? 6 : 253, 0, 0] + source + destination
+    func frame(_ number: UInt8, isTCP: Bool = true, payloadByteCount: Int = 6) -> [UInt8] {
+      let protocolNumber: UInt8 = isTCP ? 6 : 253
+      var ip = [0x45, 0] + Self.bytes(UInt16(40 + payloadByteCount))
+      ip += [0, 1, 0x40, 0, 64, protocolNumber, 0, 0] + source + destination
       var sum = stride(from: 0, to: 20, by: 2).reduce(UInt32(0)) {
         $0 + UInt32(ip[$1]) << 8 + UInt32(ip[$1 + 1])
       }
       while sum > 0xFFFF { sum = sum & 0xFFFF + sum >> 16 }
       (ip[10], ip[11]) = (UInt8(~sum >> 8 & 0xFF), UInt8(~sum & 0xFF))
-      func bytes(_ port: UInt16) -> [UInt8] { [UInt8(port >> 8), UInt8(port & 0xFF)] }
-      let tcp =
-        bytes(sourcePort) + bytes(destinationPort)
-        + [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0, number, 0, 0, 0, 0, 0]
+      var tcp = Self.bytes(sourcePort) + Self.bytes(destinationPort)
+      tcp += [0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0x20, 0, 0, 0, 0, 0, number]
+      tcp += [UInt8](repeating: 0, count: payloadByteCount - 1)
       return [0x00, 0x16, 0x3E, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 0] + ip + tcp
     }
   }
@@ -113,6 +119,138 @@ struct NetDeviceHashTests {
     try world.daemon.stop()
   }
 
+  /// The rule of netif.h, bit by bit.
+  private static func toeplitz(_ input: [UInt8], key: [UInt8]) -> UInt32 {
+    func bit(_ bytes: [UInt8], _ number: Int) -> UInt32 {
+      number / 8 < bytes.count ? UInt32(bytes[number / 8] >> (7 - number % 8) & 1) : 0
+    }
+    return (0..<input.count * 8).reduce(0) { sum, position in
+      guard bit(input, position) == 1 else { return sum }
+      return sum ^ (0..<32).reduce(0) { $0 << 1 | bit(key, position + $1) }
+    }
+  }
+
+  private func next(_ world: NetDeviceWorld, _ frontend: NetFrontend, _ flow: Flow) throws
+    -> NetFrontend.Arrival
+  {
+    try world.outside.send(flow.frame(1))
+    let arrival = try frontend.nextArrival()
+    try #require(arrival.bytes == flow.frame(1))
+    return arrival
+  }
+
+  /// A key replaces the one before whole: bytes that it does not have are zero, and without any every hash is.
+  @Test func trap37_aShorterKeyIsFollowedByZeros() throws {
+    let world = try NetDeviceWorld()
+    try world.addInterface()
+    let frontend = try world.connected()
+    try frontend.setHashAlgorithm(1)
+    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    for count in [40, 16, 7, 1, 0, 39] {
+      let key = Array(Self.key[0..<count])
+      try frontend.setHashKey(key)
+      for flow in Self.flows {
+        let value = Self.toeplitz(flow.tuple, key: key)
+        let arrival = try next(world, frontend, flow)
+        #expect(arrival.packet.hash == NetHash(type: .ipv4TCP, algorithm: 1, value: value))
+        #expect(arrival.queue == Int(value % 2))
+      }
+    }
+    try world.daemon.stop()
+  }
+
+  /// What is refused leaves what is set as it was, and the table also where only one of its entries is wrong.
+  @Test func trap36_whatIsRefusedChangesNothing() throws {
+    let world = try NetDeviceWorld()
+    try world.addInterface()
+    let frontend = try world.connected()
+    try frontend.setHashAlgorithm(1)
+    try frontend.setHashKey(Self.key)
+    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.setHashMappingSize(5)
+    let mapping: [UInt32] = [1, 0, 1, 1, 0]
+    try frontend.setHashMapping(mapping)
+    let control = try #require(frontend.control)
+    let page = control.dataReference.rawValue
+    for (type, table, first, second, third) in [
+      (.setHashMapping, [0, 1, 0, 0, 2], page, 5, 0), (.setHashMapping, [.max], page, 1, 0),
+      (.setHashMapping, [0, 0], page, 2, 4), (.setHashMapping, [0], page, 1, .max),
+      (.setHashMappingSize, [], 129, 0, 0), (.setHashKey, [1, 2, 3], page, 41, 0),
+      (.setHashKey, [], .max, 40, 0), (.setHashFlags, [], 0x10, 0, 0), (.setHashAlgorithm, [], 2, 0, 0),
+    ] as [(NetControlType, [UInt32], UInt32, UInt32, UInt32)] {
+      for (index, entry) in table.enumerated() {
+        control.dataPages.pages.setBytes((0..<4).map { UInt8(entry >> ($0 * 8) & 0xFF) }, at: index * 4)
+      }
+      #expect(
+        try frontend.ask(type, first, second, third).status >= NetControlStatus.invalidParameter.rawValue)
+      for flow in Self.flows {
+        let arrival = try next(world, frontend, flow)
+        #expect(arrival.packet.hash == NetHash(type: .ipv4TCP, algorithm: 1, value: flow.tcp))
+        #expect(arrival.queue == Int(mapping[Int(flow.tcp % 5)]))
+      }
+    }
+    // A part of the table leaves the others as they are.
+    try frontend.setHashMapping([0, 1], from: 2)
+    for flow in Self.flows {
+      #expect(try next(world, frontend, flow).queue == [1, 0, 0, 1, 0][Int(flow.tcp % 5)])
+    }
+    try world.daemon.stop()
+  }
+
+  /// Hashes of IPv6, of packets with a VLAN tag, and beside the extra info of segmentation.
+  @Test func hashesAreToldOfEveryKindOfPacket() throws {
+    let world = try NetDeviceWorld()
+    try world.addInterface()
+    let frontend = try world.connected()
+    try frontend.setHashAlgorithm(1)
+    try frontend.setHashKey(Self.key)
+    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    func arrive(_ frame: [UInt8], header: VirtioNetHeader? = nil) throws -> NetFrontend.Arrival {
+      if let header {
+        try world.outside.send(frame, header: header.bytes)
+      } else {
+        try world.outside.send(frame)
+      }
+      return try frontend.nextArrival()
+    }
+    let flow = Self.flows[0]
+    let tcp = NetHash(type: .ipv4TCP, algorithm: 1, value: flow.tcp)
+    var tagged = flow.frame(9)
+    tagged.insert(contentsOf: [0x81, 0, 0, 5], at: 12)
+    #expect(try arrive(tagged).packet.hash == tcp)
+
+    // IPv6, from Microsoft's list too: 3ffe:2501:200:1fff::7 port 2794 to 3ffe:2501:200:3::1 port 1766.
+    let source: [UInt8] = [0x3F, 0xFE, 0x25, 1, 2, 0, 0x1F, 0xFF, 0, 0, 0, 0, 0, 0, 0, 7]
+    let destination: [UInt8] = [0x3F, 0xFE, 0x25, 1, 2, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]
+    for (next, hash) in [
+      (6, NetHash(type: .ipv6TCP, algorithm: 1, value: 0x4020_7D3D)),
+      (253, NetHash(type: .ipv6, algorithm: 1, value: 0x2CC1_8CD5)),
+    ] {
+      let ip: [UInt8] = [0x60, 0, 0, 0, 0, 26, UInt8(next), 64] + source + destination
+      let frame = Array(flow.frame(1)[0..<12]) + [0x86, 0xDD] + ip + Array(flow.frame(1)[34..<60])
+      let arrival = try arrive(frame)
+      #expect(arrival.bytes == frame && arrival.packet.hash == hash && arrival.queue == Int(hash.value % 2))
+    }
+
+    // 3000 bytes of TCP that the guest is to see in segments of 1000.
+    var header = VirtioNetHeader()
+    (header.flags, header.segmentationType, header.headerByteCount) = (1, 1, 54)
+    (header.segmentSize, header.checksumStart, header.checksumOffset) = (1000, 34, 16)
+    let arrival = try arrive(flow.frame(3, payloadByteCount: 3000), header: header)
+    #expect(arrival.packet.hash == tcp && arrival.packet.byteCount == 3054)
+    let segmentation = try #require(arrival.packet.segmentation)
+    #expect(segmentation.segmentationType == .tcpIPv4 && segmentation.segmentSize == 1000)
+
+    // Each type is told only when it was asked for, and the longest one that was.
+    try frontend.setHashFlags(NetHashTypes(.ipv4).rawValue)
+    #expect(
+      try next(world, frontend, flow).packet.hash == NetHash(type: .ipv4, algorithm: 1, value: flow.addresses)
+    )
+    try frontend.setHashFlags(0)
+    #expect(try next(world, frontend, flow).packet.hash == nil)
+    try world.daemon.stop()
+  }
+
   /// One queue of two takes nothing: what belongs to the other one arrives, whichever queue of the TAP the
   /// kernel chose for it; the buffers of what waits are given back in the end.
   @Test func aQueueThatTakesNothingDoesNotHoldUpThePacketsOfAnother() throws {
@@ -168,5 +306,16 @@ struct NetDeviceHashTests {
       _ = try frontend.wait(timeoutMilliseconds: worldMilliseconds)
     }
     throw WorldFailure("no packet comes on queue 0")
+  }
+}
+
+extension VirtioNetHeader {
+  /// The header's bytes before a frame of a TAP.
+  fileprivate var bytes: [UInt8] {
+    var bytes = [flags, segmentationType]
+    for word in [headerByteCount, segmentSize, checksumStart, checksumOffset] {
+      bytes += [UInt8(word & 0xFF), UInt8(word >> 8)]
+    }
+    return bytes + [UInt8](repeating: 0, count: TapQueue.headerByteCount - bytes.count)
   }
 }

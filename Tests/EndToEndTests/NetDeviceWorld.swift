@@ -23,9 +23,12 @@ let netDeviceObstacle: String? = {
 final class NetDeviceWorld {
   let host: LoopbackHost
   let toolstack: StoreClient
-  let daemon: NetDeviceDaemon
+  private(set) var daemon: NetDeviceDaemon
   let outside: OutsideWorld
+  private let network: NetworkNamespace
+  private let makeDaemon: () throws -> NetDeviceDaemon
   private let directory: URL
+  private var shared: [SharedPages] = []
   /// A domain dies with its last connection.
   private var guests: [DomainID: LoopbackHypervisor] = [:]
 
@@ -46,9 +49,16 @@ final class NetDeviceWorld {
     toolstack = try hypervisor.openStore()
     var offer = VifOffer()
     offer.maximumQueues = maximumQueues
-    daemon = try NetDeviceDaemon(
-      hypervisor: hypervisor, network: network, bridge: "lan", offer: offer, threadCount: threadCount)
+    self.network = network
+    makeDaemon = { [offer] in
+      try NetDeviceDaemon(
+        hypervisor: hypervisor, network: network, bridge: "lan", offer: offer, threadCount: threadCount)
+    }
+    daemon = try makeDaemon()
   }
+
+  /// Another daemon, which finds what the last one has left.
+  func startDaemon() throws { daemon = try makeDaemon() }
 
   deinit {
     host.stop()
@@ -118,16 +128,66 @@ final class NetDeviceWorld {
     throw WorldFailure("no frame reaches the frontend: \(daemon.lines)")
   }
 
+  /// Pages of the guest's that are granted, as long as this world lives.
+  func share(
+    _ pageCount: Int, _ access: GrantAccess = .readWrite, with domain: DomainID = DomainID(rawValue: 0)
+  ) throws -> SharedPages {
+    guard let guest = guests[Self.guest] else { throw WorldFailure("there is no guest") }
+    shared.append(try guest.openGrantSharing().share(pageCount: pageCount, with: domain, access: access))
+    return shared[shared.count - 1]
+  }
+
+  /// The guest's own xenstore.
+  func guestStore() throws -> StoreClient {
+    guard let guest = guests[Self.guest] else { throw WorldFailure("there is no guest") }
+    return try guest.openStore()
+  }
+
+  /// The number of the interface's TAP; nil when there is none.
+  func tapIndex(_ device: UInt32 = 0) throws -> UInt32? {
+    try network.run {
+      let index = unsafe if_nametoindex("vif\(Self.guest).\(device)")
+      return index == 0 ? nil : index
+    }
+  }
+
+  /// Takes the interface's directories away, as a toolstack does at its end.
+  func removeDirectories(_ device: UInt32 = 0) throws {
+    let paths = ["/local/domain/\(Self.guest)/device/vif/\(device)", backendPath(device)]
+    try toolstack.transaction { tree throws(StoreError) in for path in paths { try tree.remove(path) } }
+  }
+
   /// The guest is gone, with all that it had: `frontend` of the caller must be let go too.
-  func killGuest() { guests[Self.guest] = nil }
+  func killGuest() {
+    shared = []
+    guests[Self.guest] = nil
+  }
 
   /// The queues' numbers.
   func statistics(_ device: UInt32 = 0) throws -> [NetStatistics.Snapshot] {
     try daemon.ask(address(device)) { $0.statistics.map(\.snapshot) }
   }
 
+  /// What the backend tells that went wrong with an interface.
+  func errorNode(_ device: UInt32 = 0) throws -> String? {
+    try toolstack.read("/local/domain/0/error/backend/vif/\(Self.guest)/\(device)/error")
+  }
+
   /// Pages of the guest that somebody has mapped.
   var mappedPageCount: Int { host.machine.mappedPageCount(of: Self.guest) }
+
+  /// A round trip of `count` frames on each queue, each checked.
+  func traffic(_ frontend: NetFrontend, count: Int) throws {
+    for number in 0..<count {
+      let frame = experimentalFrame(UInt8(number % 250 + 1), byteCount: 200)
+      for queue in frontend.queues {
+        #expect(try frontend.send(frame, on: queue.number).status == .okay)
+        #expect(try outside.receive() == frame)
+      }
+      try outside.send(frame)
+      #expect(try frontend.nextArrival().bytes == frame)
+    }
+  }
 
   /// Asks for the interface's end, as a toolstack does, and waits for it.
   func detach(_ device: UInt32 = 0) throws {
@@ -146,110 +206,4 @@ final class NetDeviceWorld {
       sched_yield()
     }
   }
-}
-
-/// The outside world: a TAP on the bridge.
-final class OutsideWorld {
-  private let queue: TapQueue
-  private let memory: MappedPages
-
-  init(_ network: NetworkNamespace, bridge: String) throws {
-    queue = try network.run {
-      let device = try TapDevice(creating: "outside")
-      try network.ip("link set dev outside addrgenmode none")
-      try network.ip("link set dev outside master \(bridge)")
-      try device.setCarrier(true)
-      try device.setUp(true)
-      return device.queues[0]
-    }
-    memory = try MappedPages.anonymous(pageCount: 1)
-  }
-
-  /// Sends a frame to whoever hears it.
-  func send(_ frame: [UInt8]) throws {
-    let bytes = [UInt8](repeating: 0, count: TapQueue.headerByteCount) + frame
-    memory.setBytes(bytes, at: 0)
-    let result = queue.send(from: memory.segment(offset: 0, length: bytes.count))
-    guard result == bytes.count else { throw WorldFailure("a frame could not be sent: \(result)") }
-  }
-
-  /// The next frame that came out of a guest.
-  func receive() throws -> [UInt8] {
-    while true {
-      let result = queue.receive(into: memory.segment(offset: 0, length: pageByteCount))
-      if result > 0 {
-        return memory.copyBytes(
-          at: TapQueue.headerByteCount, count: Int(result) - TapQueue.headerByteCount)
-      }
-      var poll = DescriptorPoll()
-      poll.set([(queue.descriptor, false)])
-      guard try !poll.wait(timeoutMilliseconds: Int32(worldMilliseconds)).isEmpty else {
-        throw WorldFailure("nothing comes out of the guest")
-      }
-    }
-  }
-}
-
-extension NetFrontendOptions {
-  /// Two queues at most, and a control ring.
-  static func control(queueCount: Int = 2) -> NetFrontendOptions {
-    var options = NetFrontendOptions()
-    options.queueCount = queueCount
-    options.usesControlRing = true
-    options.firstRingIndex = 0xFFFF_FFF0
-    return options
-  }
-}
-
-extension NetFrontend {
-  /// A packet that came, with the number of its queue.
-  struct Arrival {
-    var queue: Int
-    var packet: NetReceivedPacket
-    var bytes: [UInt8]
-  }
-
-  /// The next packet on any queue but probes; its pages are posted again.
-  func nextArrival() throws -> Arrival {
-    while true {
-      for queue in queues {
-        while let packet = try queue.receiver.nextPacket() {
-          let bytes = queue.receiver.bytes()
-          queue.receiver.release()
-          queue.receiver.post()
-          try push()
-          if bytes != experimentalFrame(0) {
-            return Arrival(queue: queue.number, packet: packet, bytes: bytes)
-          }
-        }
-      }
-      guard try wait(timeoutMilliseconds: worldMilliseconds) else { throw WorldFailure("no packet comes") }
-    }
-  }
-
-  /// Takes what has come, and posts its pages again.
-  func drain() throws {
-    for queue in queues {
-      while try queue.receiver.nextPacket() != nil {}
-      queue.receiver.post()
-    }
-    try push()
-  }
-
-  /// Sends a frame from a queue, and waits for its answer.
-  func send(_ frame: [UInt8], on number: Int = 0) throws -> NetTransmitCompletion {
-    let transmitter = queues[number].transmitter
-    guard try transmitter.place(frame) else { throw WorldFailure("no room to send") }
-    try push()
-    while true {
-      if let completion = try transmitter.nextCompletion() { return completion }
-      guard try wait(timeoutMilliseconds: worldMilliseconds) else { throw WorldFailure("no answer") }
-    }
-  }
-}
-
-/// A frame of an experimental protocol that nobody answers, with a number in it.
-func experimentalFrame(_ number: UInt8, byteCount: Int = 60) -> [UInt8] {
-  [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 9, 0x88, 0xB5]
-    + (14..<byteCount).map { UInt8(truncatingIfNeeded: $0) &* 3 &+ number }
 }

@@ -196,8 +196,11 @@ final class NetConnection: Sendable {
     return try place(on: loop) { key in
       let data = try NetDataQueue(
         loop: loop, key: key,
-        transmit: attach(parameters.transmitReference, NetTxRequest.byteCount, loop),
-        receive: attach(parameters.receiveReference, NetRxRequest.byteCount, loop), index: index, plan: plan,
+        transmit: attach(
+          parameters.transmitReference, NetTxRequest.byteCount, loop, "transmit ring of queue \(index)"),
+        receive: attach(
+          parameters.receiveReference, NetRxRequest.byteCount, loop, "receive ring of queue \(index)"),
+        index: index, plan: plan,
         group: group, statistics: statistics[index]
       ) { [self] in heard($0, from: index) }
       let queue = NetQueue(.data(data))
@@ -217,7 +220,8 @@ final class NetConnection: Sendable {
   ) throws(VifError) -> (QueueKey, NetQueue) {
     try place(on: loop) { key in
       let control = try NetControlQueue(
-        loop: loop, ring: attach(parameters.reference, NetControlRequest.byteCount, loop), plan: plan,
+        loop: loop, ring: attach(parameters.reference, NetControlRequest.byteCount, loop, "control ring"),
+        plan: plan,
         group: group, report: report)
       let queue = NetQueue(.control(control))
       loop.install(queue, as: key)
@@ -228,11 +232,15 @@ final class NetConnection: Sendable {
 
   /// Maps a ring. One that another daemon served goes on where that one stopped answering.
   private func attach(
-    _ reference: GrantReference, _ slotByteCount: Int, _ loop: DataLoop<NetQueue>
-  ) throws -> BackRing {
-    try BackRing(
-      attaching: loop.grants.map([reference], of: plan.domain, access: .readWrite),
-      slotByteCount: slotByteCount)
+    _ reference: GrantReference, _ slotByteCount: Int, _ loop: DataLoop<NetQueue>, _ name: String
+  ) throws(VifError) -> BackRing {
+    do {
+      return try BackRing(
+        attaching: loop.grants.map([reference], of: plan.domain, access: .readWrite),
+        slotByteCount: slotByteCount)
+    } catch {
+      throw VifError("\(name), grant reference \(reference.rawValue): \(error)")
+    }
   }
 
   /// Finds a queue's name, which comes first because its I/O carries it, and gives it up if `make` fails.
