@@ -149,6 +149,9 @@ public final class NetControlWorld {
     return "no end in sight"
   }
 
+  /// Has the engine take no more requests.
+  public func beginClosing() { engine?.beginClosing() }
+
   /// Drops the engine and the queues' tables, as at the end of a connection.
   public func close() {
     engine = nil

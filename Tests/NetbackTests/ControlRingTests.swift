@@ -86,6 +86,38 @@ struct ControlRingTests {
     #expect(world.ringPages.copyBytes(at: 4, count: pageByteCount - 4) == before)
   }
 
+  /// Hash requests have overtaken others when the engine is to close: once nothing is pending, all that was taken
+  /// is answered, so that another backend finds whole requests from the first unanswered one on. Nothing new is
+  /// mapped for that.
+  @Test(arguments: [1, 2, 3, 5, 8]) func aRingThatClosesAnswersWhatItHasTaken(turns: Int) throws {
+    let fixture = try ControlFixture()
+    let world = fixture.world
+    let list = fixture.list(fixture.pages(1, count: 40).map { NetGrantEntry(reference: $0) })
+    for id in 0..<100 {
+      let type: NetControlType =
+        id % 3 == 0 ? .getHashMappingSize : id % 6 == 1 ? .addGrantMapping : .deleteGrantMapping
+      world.place(NetControlRequest(id: UInt16(id), type: type, UInt32(id % 2), list, 40))
+    }
+    world.push()
+    for _ in 0..<turns { world.runIfDue() }
+    var responses = try world.takeResponses()
+    let (taken, attempts) = (Int(world.takenCount), fixture.host.mapAttemptCount)
+    #expect(taken < 100 || turns > 3)
+    #expect(responses.count < taken && world.pendingCount == taken - responses.count)
+    world.beginClosing()
+    world.kick()
+    #expect(world.settle() == nil)
+    responses += try world.takeResponses()
+    #expect(Int(world.takenCount) == taken)
+    #expect(responses.map(\.id).sorted() == (0..<taken).map { UInt16($0) })
+    #expect(fixture.host.mapAttemptCount - attempts <= 40)
+    world.kick()
+    #expect(world.settle() == nil)
+    #expect(try world.takeResponses().isEmpty)
+    world.close()
+    #expect(fixture.host.mappedCount == 0 && fixture.host.violations.isEmpty)
+  }
+
   /// The ring breaks while a request about staging grants is under way: it is not answered, and the end of the
   /// connection leaves nothing mapped.
   @Test func aRingThatBreaksUnderWayLeavesNothingMapped() throws {

@@ -53,10 +53,7 @@ final class NetDataQueue {
   var isDrained: Bool { host.isDrained }
 
   /// Lets go of everything. Nothing is under way, and nothing follows.
-  func dispose() {
-    leave()
-    host.dispose()
-  }
+  func dispose() { host.dispose() }
 
   /// Leaves the other queues of the interface, which hold this one until then.
   func leave() { group?.leave(self) }

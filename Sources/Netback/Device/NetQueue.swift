@@ -27,7 +27,7 @@ public final class NetQueue: DataQueue {
   /// Has a thread run this.
   init(_ role: Role) { self.role = role }
 
-  // A queue that could not be opened, or whose thread was stopped, was not disposed of.
+  // However it ends: drained, not opened after all, or with a thread that was stopped.
   deinit { data?.leave() }
 
   /// The queue, if it is one.

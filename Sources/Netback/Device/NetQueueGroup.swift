@@ -17,7 +17,7 @@ final class NetBufferAccount {
 /// Together they hold no more buffers than one queue may.
 final class NetQueueGroup: @unchecked Sendable {
   // Sound: control work makes it, and from then on only the data thread that owns the queues uses it: they join
-  // where they are made, and leave at the latest when that thread's loop lets go of them (``NetQueue``).
+  // where they are made, and leave when that thread's loop, which alone keeps them, lets go of them (``NetQueue``).
 
   // A queue and its group hold each other; the queue's leaving ends that.
   private var members: [NetDataQueue?]
@@ -41,7 +41,7 @@ final class NetQueueGroup: @unchecked Sendable {
   /// A queue has been made.
   func join(_ queue: NetDataQueue) { members[queue.index] = queue }
 
-  /// A queue takes nothing any more; it may say so again.
+  /// A queue is to go.
   func leave(_ queue: NetDataQueue) { members[queue.index] = nil }
 
   /// What holds for packets from here on. Without an algorithm the link's choice of a queue stands, as in

@@ -67,6 +67,7 @@ extension NetControlEngine where Host: ~Copyable {
   }
 
   private mutating func begin(_ request: NetControlRequest, host: inout Host) {
+    if isClosing, request.type == .addGrantMapping { return respond(to: request, .invalidParameter) }
     let count = Int(request.data.2)
     let byteCount = count * NetGrantEntry.byteCount
     let list = GrantReference(rawValue: request.data.1)

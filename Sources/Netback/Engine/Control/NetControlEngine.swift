@@ -23,7 +23,7 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
   let domain: DomainID
   var failure: RingError?
   var isHashChanged = false
-  private var isClosing = false
+  var isClosing = false
   /// Requests about staging grants that were taken and not begun, the first one first; at most a ring of them.
   var waiting: [NetControlRequest] = []
   /// The one that is at work.
@@ -58,7 +58,8 @@ public struct NetControlEngine<Host: NetControlHost & ~Copyable>: ~Copyable {
     staged = [[GrantReference: StagedPage]](repeating: [:], count: queueCount)
   }
 
-  /// Takes no more requests. Those that were taken are still answered.
+  /// Takes no more requests. Those that were taken are still answered: those to add pages that were not begun
+  /// with a failure, so that a guest cannot draw out its own end.
   public mutating func beginClosing() { isClosing = true }
 
   /// Requests taken and not answered.
