@@ -183,7 +183,9 @@ struct NetDeviceLifeTests {
       try frontend.connect(timeoutMilliseconds: worldMilliseconds)
       try world.awaitPath(to: frontend)
     }
-    // What had come to the TAP, and what the guest had sent, may still arrive before this.
+    // What had come to the TAP, and what the guest had sent, may still arrive before this; the outside world's
+    // queue, which nobody has read, has to have room.
+    world.outside.drain()
     let last = experimentalFrame(251, byteCount: 300)
     try world.outside.send(last)
     while try frontend.nextArrival().bytes != last {}

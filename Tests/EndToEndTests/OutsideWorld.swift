@@ -27,6 +27,11 @@ final class OutsideWorld {
     guard result == bytes.count else { throw WorldFailure("a frame could not be sent: \(result)") }
   }
 
+  /// Passes over what has come out of guests.
+  func drain() {
+    while queue.receive(into: memory.segment(offset: 0, length: pageByteCount)) > 0 {}
+  }
+
   /// The next frame that came out of a guest.
   func receive() throws -> [UInt8] {
     while true {
