@@ -3,7 +3,7 @@ public import RingKit
 /// A guest's memory and grant table, and the world's record of who may touch what.
 public final class SimulatedGuest {
   /// The guest's domain.
-  public let domain = DomainID(rawValue: 7)
+  public let domain: DomainID
   /// All of its memory that it ever grants.
   public let memory: MappedPages
 
@@ -16,7 +16,10 @@ public final class SimulatedGuest {
   private var nextReference: UInt32
 
   /// A guest with `pageCount` pages whose grant references begin at `firstReference`.
-  public init(pageCount: Int, firstReference: UInt32 = 8) throws(SystemError) {
+  public init(
+    pageCount: Int, firstReference: UInt32 = 8, domain: DomainID = DomainID(rawValue: 7)
+  ) throws(SystemError) {
+    self.domain = domain
     memory = try MappedPages.anonymous(pageCount: pageCount)
     nextReference = firstReference
   }

@@ -214,3 +214,43 @@ func expectConsistent(_ headers: PacketHeaders, _ count: Int) {
   }
   if !isConsistent { Issue.record("\(headers) of \(count)") }
 }
+
+/// Headers of frames of which only the first bytes are at hand.
+struct HeadersCutTests {
+  /// However little there is: what is found is what is in the whole frame, or it is told that more is needed.
+  @Test func firstBytesTellTheSameOrThatTheyDoNot() throws {
+    let memory = try FrameMemory()
+    var frames: [TestFrame] = []
+    for network in TestFrame.Network.allCases {
+      for transport in [TestFrame.Transport.tcp, .udp, .other(132)] {
+        for tags in [[], [0x8100], [0x88A8, 0x8100]] as [[UInt16]] {
+          var frame = TestFrame()
+          (frame.network, frame.transport, frame.tags) = (network, transport, tags)
+          frame.payload = TestFrame.payload(300)
+          frame.transportOptions = transport == .tcp ? [1, 1, 1, 1] : []
+          if network == .ipv4 { frame.options = [1, 1, 1, 0] }
+          if network == .ipv6 {
+            frame.extensions = [
+              (0, [0] + [UInt8](repeating: 0, count: 6)), (43, [2, 4, 1] + [UInt8](repeating: 0, count: 20)),
+              (51, [4] + [UInt8](repeating: 0, count: 22)),
+            ]
+          }
+          frames.append(frame)
+        }
+      }
+    }
+    var cutCount = 0
+    for frame in frames {
+      let whole = memory.load(frame.bytes)
+      let all = PacketHeaders(whole)
+      #expect(!all.isCutOff)
+      for count in 0...whole.count {
+        let headers = PacketHeaders(whole.slice(from: 0, count: count), frameByteCount: whole.count)
+        if headers.isCutOff { cutCount += 1 } else { #expect(headers == all, "\(count)") }
+        if count < all.headerByteCount { #expect(headers.isCutOff, "\(count)") }
+        if count >= frame.headerByteCount { #expect(!headers.isCutOff, "\(count)") }
+      }
+    }
+    #expect(cutCount > 1000)
+  }
+}

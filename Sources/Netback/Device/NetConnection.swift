@@ -17,6 +17,10 @@ struct NetConnectionPlan: Sendable {
   var multicast: MulticastList
   /// Bytes of a thread's buffer pool that one queue may hold.
   var bufferShareByteCount: Int
+  /// Who watches the interface's frames from the beginning.
+  var captures: [FrameCapture] = []
+  /// Whether all queues have to be on one thread.
+  var isOnOneThread = false
 }
 
 /// What a connection's queues report of themselves.
@@ -27,8 +31,8 @@ enum NetConnectionNews: Sendable {
   case stalled(Bool)
 }
 
-/// The queues of one connection of an interface, spread over data threads, or on one thread together with the
-/// control ring if the frontend has one (``NetQueueGroup``). Held by control work; all it does happens on the
+/// The queues of one connection of an interface, spread over data threads, or on one thread if they belong to a
+/// switch (``SwitchFabric``), or together with the control ring if the frontend has one (``NetQueueGroup``). Held by control work; all it does happens on the
 /// threads, and what comes of it is reported by call-backs from there.
 final class NetConnection: Sendable {
   /// A queue that lives on a thread.
@@ -70,7 +74,7 @@ final class NetConnection: Sendable {
   }
 
   /// Threads that the queues are spread over, if there are so many.
-  var threadCount: Int { group == nil ? plan.links.count : 1 }
+  var threadCount: Int { group == nil && !plan.isOnOneThread ? plan.links.count : 1 }
 
   /// Maps the rings and binds the ports, each queue on a thread of its own as far as there are threads, or all
   /// on one. `done` is called once, from a data thread: with nil, or with what failed after everything was
@@ -159,6 +163,9 @@ final class NetConnection: Sendable {
 
   /// Lets packets pass, or drops them all.
   func setLinkUp(_ isUp: Bool) { ask { $0.setLinkUp(isUp) } }
+
+  /// From here on these watch the interface's frames.
+  func setCaptures(_ captures: [FrameCapture]) { ask { $0.setCaptures(captures) } }
 
   /// The link's largest frame is another one.
   func setFrameByteCount(_ byteCount: Int) { ask { $0.setFrameByteCount(byteCount) } }

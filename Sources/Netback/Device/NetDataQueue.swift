@@ -5,12 +5,13 @@ final class NetDataQueue {
   /// Which of the interface's queues.
   let index: Int
   private var transmit: NetTxEngine<NetQueueHost>
-  private var receive: NetRxLine<NetQueueHost>
-  private var host: NetQueueHost
-  private let group: NetQueueGroup?
+  var receive: NetRxLine<NetQueueHost>
+  var host: NetQueueHost
+  let group: NetQueueGroup?
+  private let port: SwitchPort?
   private let statistics: NetStatistics
   private let report: @Sendable (NetConnectionNews) -> Void
-  private var isBroken = false
+  private(set) var isBroken = false
   private var isStalled = false
   private var published = NetStatistics.Snapshot()
 
@@ -22,6 +23,7 @@ final class NetDataQueue {
   ) throws(SystemError) {
     self.index = index
     self.group = group
+    port = plan.links[index].port
     self.transmit = try NetTxEngine(ring: transmit, domain: plan.domain)
     let configuration = NetRxConfiguration(
       accepted: plan.parameters.offloads, headroom: plan.parameters.headroom)
@@ -29,7 +31,10 @@ final class NetDataQueue {
     let waitingByteCount = plan.bufferShareByteCount / 2 / (group == nil ? 1 : plan.links.count)
     self.receive = NetRxLine(
       engine: NetRxEngine(ring: receive, domain: plan.domain, configuration: configuration),
-      backlog: RxBacklog(capacity: TapChannel.largestBatch * 2, byteLimit: waitingByteCount),
+      // Nothing holds packets before a port of a switch.
+      backlog: RxBacklog(
+        capacity: port == nil ? TapChannel.largestBatch * 2 : NetLimits.ringSlotCount,
+        byteLimit: waitingByteCount),
       sendsEvents: plan.parameters.notifiesReceive)
     host = NetQueueHost(loop: loop, key: key, index: index, plan: plan, group: group)
     self.statistics = statistics
@@ -38,7 +43,14 @@ final class NetDataQueue {
   }
 
   /// Tells the queue which ports are its own, before its first turn.
-  func adopt(port: Port, receivePort: Port) { host.adopt(port: port, receivePort: receivePort) }
+  func adopt(port: Port, receivePort: Port) {
+    host.adopt(port: port, receivePort: receivePort)
+    // From here on others find it.
+    self.port?.fabric.join(self)
+  }
+
+  /// Its place at a switch, if it has one.
+  var switchPort: SwitchPort? { port }
 
   // MARK: Control, by messages to the data thread
 
@@ -55,8 +67,11 @@ final class NetDataQueue {
   /// Lets go of everything. Nothing is under way, and nothing follows.
   func dispose() { host.dispose() }
 
-  /// Leaves the other queues of the interface, which hold this one until then.
-  func leave() { group?.leave(self) }
+  /// Leaves the other queues of the interface and of the switch, which hold this one until then.
+  func leave() {
+    group?.leave(self)
+    port?.fabric.leave(self)
+  }
 
   /// Has received data begin `byteCount` bytes into its pages from here on.
   func setHeadroom(_ byteCount: Int) {
@@ -67,6 +82,9 @@ final class NetDataQueue {
 
   /// Lets packets pass, or drops them all.
   func setLinkUp(_ isUp: Bool) { host.isLinkUp = isUp }
+
+  /// From here on these watch the queue's frames.
+  func setCaptures(_ captures: [FrameCapture]) { host.captures = captures }
 
   /// The link's largest frame is another one.
   func setFrameByteCount(_ byteCount: Int) { host.setFrameByteCount(byteCount) }
@@ -121,7 +139,8 @@ final class NetDataQueue {
   }
 
   /// Gives a packet of this queue's link to the queue that the frontend wants it on.
-  private func deliver(_ packet: NetPacket) {
+  func deliver(_ packet: NetPacket) {
+    host.capture(packet, .outbound)
     guard let group, group.isHashing else { return receive.receive(packet, host: &host) }
     var packet = packet
     let target = group.target(of: &packet, frame: host.frame(of: packet)) ?? self

@@ -2,17 +2,27 @@ public import RingKit
 
 /// The real world of one network queue: a data thread's io_uring, grants, events and buffers, and a link.
 public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
-  private let loop: DataLoop<NetQueue>
+  let loop: DataLoop<NetQueue>
   private let key: QueueKey
+  /// Which of the interface's queues.
+  let index: Int
   private var port: Port?
   private var receivePort: Port?
-  private let account: NetBufferAccount
+  let account: NetBufferAccount
   /// Pages that the frontend keeps granted for this queue.
   var staging: GrantStaging
-  private var channel: TapChannel
+  /// The TAP's queue, or the place at a switch: one of them is there.
+  private var channel: TapChannel?
+  let switchPort: SwitchPort?
+  /// Whether the frontend has a control ring, by which it may steer and stage.
+  let hasControl: Bool
+  /// Who watches the frames.
+  var captures: [FrameCapture]
+  /// What became of frames before they reached a TAP, and at a switch.
+  var counters = NetLinkCounters()
   private let limiter: RateLimiter
   private let member: RateLimiter.Member
-  private let multicast: MulticastList
+  let multicast: MulticastList
   /// When the loop was told to run the queue; past when it has.
   private var wakeTime: UInt64 = 0
   /// False while the toolstack wants the link to be down: then everything is dropped.
@@ -22,6 +32,9 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   init(loop: DataLoop<NetQueue>, key: QueueKey, index: Int, plan: NetConnectionPlan, group: NetQueueGroup?) {
     self.loop = loop
     self.key = key
+    self.index = index
+    hasControl = group != nil
+    captures = plan.captures
     account = group?.account ?? NetBufferAccount(limitByteCount: plan.bufferShareByteCount)
     // Nobody can fill it without a control ring.
     staging = GrantStaging(
@@ -32,6 +45,10 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
     switch plan.links[index] {
     case .tap(let queue):
       channel = TapChannel(loop: loop, key: key, queue: queue, frameByteCount: plan.frameByteCount)
+      switchPort = nil
+    case .port(let port):
+      channel = nil
+      switchPort = port
     }
   }
 
@@ -90,7 +107,7 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   /// Whether the interface's rate lets another packet pass; if not, the queue runs again when it does.
   public mutating func mayTake(byteCount: Int) -> Bool {
     // The frames taken so far in this turn are under way too.
-    guard channel.canWrite else { return false }
+    guard channel?.canWrite ?? true else { return false }
     if let due = limiter.take(member, byteCount: byteCount, atNanoseconds: loop.now) {
       runAgain(atNanoseconds: due)
       return false
@@ -106,11 +123,16 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
   /// Sends a packet to the link.
   public mutating func forward(_ packet: NetPacket) {
     guard isLinkUp else {
-      channel.counters.droppedDown += 1
+      counters.droppedDown += 1
       releaseBuffer(packet.buffer)
       return
     }
-    channel.write(packet, share: &account.share)
+    capture(packet, .inbound)
+    if let switchPort {
+      send(packet, through: switchPort)
+    } else {
+      channel?.write(packet, share: &account.share)
+    }
   }
 
   /// Signals the frontend that transmit responses have come.
@@ -132,16 +154,16 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
 
   /// The next frame that the link has for the guest; nil when there is none now.
   mutating func nextPacket() -> NetPacket? {
-    while let packet = channel.nextPacket(share: &account.share) {
+    while let packet = channel?.nextPacket(share: &account.share) {
       guard isLinkUp else {
-        channel.counters.droppedDown += 1
+        counters.droppedDown += 1
         releaseBuffer(packet.buffer)
         continue
       }
       let bytes = loop.pool.bytes(of: packet.buffer)
       let address = EthernetAddress(rawValue: bytes.word(at: packet.start).byteSwapped >> 16)
       guard multicast.accepts(address) else {
-        channel.counters.droppedUnwanted += 1
+        counters.droppedUnwanted += 1
         releaseBuffer(packet.buffer)
         continue
       }
@@ -155,28 +177,38 @@ public struct NetQueueHost: NetTxHost, NetRxHost, ~Copyable {
     loop.pool.bytes(of: packet.buffer).slice(from: packet.start, count: packet.byteCount)
   }
 
+  /// Shows a frame to who watches.
+  func capture(_ packet: NetPacket, _ direction: PcapngWriter.Direction) {
+    guard !captures.isEmpty else { return }
+    for capture in captures { capture.note(frame(of: packet), direction, atNanoseconds: loop.now) }
+  }
+
   /// Asks the link for more frames.
-  mutating func read() { channel.read(share: &account.share) }
+  mutating func read() { channel?.read(share: &account.share) }
 
   /// The largest frame that comes without segmentation.
-  mutating func setFrameByteCount(_ byteCount: Int) { channel.frameByteCount = byteCount }
+  mutating func setFrameByteCount(_ byteCount: Int) { channel?.frameByteCount = byteCount }
 
   /// Takes a completion of the queue's.
   mutating func completed(token: UInt32, result: Int32) {
-    channel.completed(token: token, result: result, share: &account.share)
+    channel?.completed(token: token, result: result, share: &account.share)
   }
 
   /// What became of frames at the link.
-  var linkCounters: NetLinkCounters { channel.counters }
+  var linkCounters: NetLinkCounters {
+    mutating get { counters + (channel?.counters ?? NetLinkCounters()) }
+  }
 
   // MARK: The end
 
   /// Asks the link for nothing more.
-  mutating func beginClosing() { channel.beginClosing() }
+  mutating func beginClosing() { channel?.beginClosing() }
 
   /// True when nothing is under way at the link.
-  var isDrained: Bool { channel.isDrained }
+  var isDrained: Bool {
+    mutating get { channel?.isDrained ?? true }
+  }
 
   /// Lets go of everything. Nothing is under way, and nothing follows.
-  mutating func dispose() { channel.dispose(share: &account.share) }
+  mutating func dispose() { channel?.dispose(share: &account.share) }
 }

@@ -44,9 +44,25 @@ public struct NetLinkCounters: Sendable, Equatable, BitwiseCopyable {
   public var droppedDown: UInt64 = 0
   /// Frames that the link refused for another reason.
   public var droppedErrors: UInt64 = 0
-  /// Frames of the link's that could not be understood, or that the frontend does not want.
+  /// Frames that could not be understood, that the frontend does not want, or that no switch passes on.
   public var droppedUnwanted: UInt64 = 0
+  /// Frames for all ports of a switch that did not reach all of them, because they were too many.
+  public var droppedFlood: UInt64 = 0
 
   /// None.
   public init() {}
+
+  /// The numbers of both.
+  static func + (left: NetLinkCounters, right: NetLinkCounters) -> NetLinkCounters {
+    var sum = left
+    sum.sentPackets += right.sentPackets
+    sum.sentBytes += right.sentBytes
+    sum.receivedPackets += right.receivedPackets
+    sum.receivedBytes += right.receivedBytes
+    sum.droppedDown += right.droppedDown
+    sum.droppedErrors += right.droppedErrors
+    sum.droppedUnwanted += right.droppedUnwanted
+    sum.droppedFlood += right.droppedFlood
+    return sum
+  }
 }

@@ -41,6 +41,8 @@ public final class Vif {
   var watchesMulticast = false
   /// Bytes a second, over all queues.
   let limiter = CreditRate.limiter(nil)
+  /// Who watches the frames, over all queues and connections.
+  var captures: [FrameCapture] = []
   /// Multicast addresses that the frontend listens to, over all queues.
   let multicast = MulticastList()
 
@@ -139,6 +141,8 @@ public final class Vif {
       } else {
         isStalled = false
         applyCarrier()
+        // Some may have begun meanwhile.
+        if !captures.isEmpty { connection?.setCaptures(captures) }
         act(on: .connectSucceeded(generation: generation))
       }
     case .drained(let generation):
@@ -293,10 +297,12 @@ public final class Vif {
       let threads = try environment.netThreads()
       multicast.reset(isActive: parameters.controlsMulticast)
       let queues = try link.open(queueCount: parameters.queues.count, offloads: parameters.offloads)
+      let thread = link.commonThread { environment.claimNetThread(count: 1) }
       let plan = NetConnectionPlan(
         domain: identity.domain, parameters: parameters, links: queues,
         frameByteCount: link.frameByteCount, limiter: limiter, multicast: multicast,
-        bufferShareByteCount: environment.netBufferShareByteCount)
+        bufferShareByteCount: environment.netBufferShareByteCount, captures: captures,
+        isOnOneThread: thread != nil)
       let (identity, post) = (identity, environment.postVif)
       let connection = NetConnection(plan: plan) { news in
         switch news {
@@ -308,7 +314,7 @@ public final class Vif {
       openingGeneration = generation
       environment.log(.information, "connecting: \(parameters)", about: identity)
       connection.open(
-        on: threads, firstThread: environment.claimNetThread(count: connection.threadCount)
+        on: threads, firstThread: thread ?? environment.claimNetThread(count: connection.threadCount)
       ) {
         post(identity, .opened(generation: generation, failure: $0))
       }

@@ -32,6 +32,33 @@ public protocol NetTxHost: NetHost, ~Copyable {
   mutating func forward(_ packet: NetPacket)
   /// Signals the frontend that transmit responses have come.
   mutating func notifyTransmit()
+
+  // MARK: Past private memory
+
+  /// Bytes of a packet of `byteCount` bytes that are copied before anything is decided: all of them, unless the
+  /// rest may go from page to page. Not more than `byteCount`, not less than 14.
+  func leadingByteCount(ofPacket byteCount: Int) -> Int
+  /// Takes slots of another frontend's for a packet of which the first bytes are in private memory. Nil if it
+  /// has to come whole: ``forward(_:)`` follows then.
+  mutating func reserve(_ packet: NetDirectPacket) -> NetDirectPath?
+  /// The destination of the data slot `index` of a path, 0 and on.
+  func place(_ index: Int, of path: NetDirectPath) -> NetDirectPlace
+  /// What was to go to the data slot `index` of a path did not.
+  mutating func fail(_ index: Int, of path: NetDirectPath)
+}
+
+/// Most links take packets out of private memory.
+extension NetTxHost where Self: ~Copyable {
+  /// All bytes.
+  @inlinable public func leadingByteCount(ofPacket byteCount: Int) -> Int { byteCount }
+  /// Nobody's slots.
+  @inlinable public mutating func reserve(_ packet: NetDirectPacket) -> NetDirectPath? { nil }
+  /// There are no paths.
+  @inlinable public func place(_ index: Int, of path: NetDirectPath) -> NetDirectPlace {
+    preconditionFailure("a path that was not given")
+  }
+  /// There are no paths.
+  @inlinable public mutating func fail(_ index: Int, of path: NetDirectPath) {}
 }
 
 /// What the receive direction, backend to guest, needs beside.

@@ -49,7 +49,7 @@ extension NetRxEngine where Host: ~Copyable {
     for index in range {
       response.setUInt64(slots[index].word, at: 0)
       let copy = Int(slots[index].copy)
-      if failure == nil && copy >= 0 && copies.status(at: copy) != 0 {
+      if failure == nil && (copy < -1 || copy >= 0 && copies.status(at: copy) != 0) {
         // The rest of the packet follows: the frontend takes all of its slots, and drops it.
         var failed = NetRxResponse(response)
         failed.status = NetStatus.error.rawValue

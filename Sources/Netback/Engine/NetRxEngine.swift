@@ -144,7 +144,7 @@ public struct NetRxEngine<Host: NetRxHost & ~Copyable>: ~Copyable {
 
   /// Whether the frontend takes packets that are to be cut as this says, whatever the judge of offloads
   /// thought.
-  private func takes(_ segmentation: NetExtraInfo) -> Bool {
+  func takes(_ segmentation: NetExtraInfo) -> Bool {
     let wanted: NetOffloads =
       segmentation.segmentationType == .tcpIPv6 ? .segmentationIPv6 : .segmentationIPv4
     return configuration.accepted.isSuperset(of: [.scatterGather, wanted])
@@ -193,7 +193,7 @@ public struct NetRxEngine<Host: NetRxHost & ~Copyable>: ~Copyable {
   }
 
   /// Takes the slots of the extra infos, in the order of their types. Their pages stay as they are.
-  private mutating func tellExtras(_ segmentation: NetExtraInfo?, _ hash: NetHash?, count: Int) {
+  mutating func tellExtras(_ segmentation: NetExtraInfo?, _ hash: NetHash?, count: Int) {
     var left = count + (configuration.headroom > 0 ? 1 : 0)
     if let segmentation { tell(segmentation, left: &left) }
     if let hash { tell(NetExtraInfo(hash: hash), left: &left) }
@@ -211,13 +211,13 @@ public struct NetRxEngine<Host: NetRxHost & ~Copyable>: ~Copyable {
     note(RxSlot(word: extra.encode().uint64(at: 0), copy: -1))
   }
 
-  private mutating func takeSlot() -> NetRxRequest {
+  mutating func takeSlot() -> NetRxRequest {
     let isThere = ring.take(into: &request)
     precondition(isThere, "a slot that was not reserved")
     return NetRxRequest(request)
   }
 
-  private mutating func note(_ slot: RxSlot) {
+  mutating func note(_ slot: RxSlot) {
     slots[slotCount] = slot
     slotCount += 1
   }
@@ -237,8 +237,10 @@ struct RxFrame: BitwiseCopyable {
 struct RxSlot: BitwiseCopyable {
   /// The response or extra info as it goes into the slot.
   var word: UInt64 = 0
-  /// The copy that fills the slot's page; -1 if there is none.
+  /// The copy that fills the slot's page; -1 if there is none, -2 if somebody else's failed.
   var copy: Int32 = -1
+  /// The page of a slot that is filled by somebody else.
+  var reference = GrantReference(rawValue: 0)
 }
 
 /// A packet whose slots were taken and not answered.

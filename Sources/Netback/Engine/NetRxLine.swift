@@ -40,6 +40,14 @@ public struct NetRxLine<Host: NetRxHost & ~Copyable>: ~Copyable {
     if backlog.count == 1 { nextSegment = progress }
   }
 
+  /// Takes slots for a packet that comes from another guest's pages; nil if it has to wait, or to come by
+  /// ``receive(_:host:)`` for another reason.
+  public mutating func reserve(_ packet: NetDirectPacket) -> RxReservation? {
+    guard !stall.isStalled, backlog.count == 0, let reservation = engine.reserve(packet) else { return nil }
+    stall.moved()
+    return reservation
+  }
+
   /// Offers what waits, flushes, and decides what to wait for. At most a ring of slots and the packets that
   /// wait are looked at. With `arms` false it asks the frontend for no event: the caller polls with
   /// ``hasWork()``.

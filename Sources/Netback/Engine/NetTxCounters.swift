@@ -24,6 +24,8 @@ public struct NetTxCounters: Equatable, Sendable, BitwiseCopyable {
   public var bytes: UInt64 = 0
   /// Those of the packets that are to be cut into segments.
   public var segmentedPackets: UInt64 = 0
+  /// Those of the packets that went to another guest's pages from this one's.
+  public var directPackets: UInt64 = 0
   /// Slots answered, those of extra infos among them.
   public var slots: UInt64 = 0
   /// Slots of extra infos answered.

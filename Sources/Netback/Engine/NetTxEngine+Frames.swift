@@ -21,7 +21,9 @@ extension NetTxEngine where Host: ~Copyable {
       return .wantsBuffer
     }
     packet.buffer = buffer
-    appendCopies(of: packet, to: buffer.segment, host: &host)
+    let leading = host.leadingByteCount(ofPacket: Int(packet.byteCount))
+    appendCopies(of: packet, 0..<leading, to: buffer.segment, host: &host)
+    packet.progress = leading < Int(packet.byteCount) ? .partial : .copied
     packets[packetCount] = packet
     packetCount += 1
     return nil
@@ -35,68 +37,138 @@ extension NetTxEngine where Host: ~Copyable {
     return start < NetPacket.headroomByteCount ? start + pageByteCount : start
   }
 
-  /// Adds a copy for each slot with data, and moves what lies in staged pages at once.
-  mutating func appendCopies(of packet: NetTxPacket, to buffer: IOSegment, host: inout Host) {
-    var offset = UInt(packet.start)
+  /// Adds a copy for each slot with some of a packet's bytes `range`, and moves what lies in staged pages at once.
+  mutating func appendCopies(
+    of packet: NetTxPacket, _ range: Range<Int>, to buffer: IOSegment, host: inout Host
+  ) {
+    var slotStart = 0
     var slot = packet.firstSlot
     let end = slot &+ UInt32(packet.slotCount)
     while slot != end {
       let index = Int(slot & slotMask)
-      let byteCount = UInt(slots[index].byteCount)
       // Extra infos have no data, and zero bytes are never copied (XSA-448).
-      if byteCount != 0 {
-        let local = buffer.slice(offset: offset, count: byteCount)
+      let first = max(range.lowerBound, slotStart)
+      let last = min(range.upperBound, slotStart + Int(slots[index].byteCount))
+      slots[index].copy = 0
+      if first < last {
+        let local = buffer.slice(offset: UInt(packet.start + first), count: UInt(last - first))
+        let pageOffset = Int(slots[index].pageOffset) + first - slotStart
         if let page = host.stagedPage(slots[index].reference, writable: false) {
           counters.stagedCopies += 1
-          host.copyStaged(
-            from: page.slice(offset: UInt(slots[index].pageOffset), count: byteCount), to: local)
+          host.copyStaged(from: page.slice(offset: UInt(pageOffset), count: local.length), to: local)
         } else {
           let copy = copies.append(
             GrantCopyBatch.Segment(
-              toGuest: false, domain: domain, reference: slots[index].reference,
-              pageOffset: Int(slots[index].pageOffset), local: local))
+              toGuest: false, domain: domain, reference: slots[index].reference, pageOffset: pageOffset,
+              local: local))
           slots[index].copy = UInt16(copy + 1)
         }
-        offset += byteCount
       }
+      slotStart += Int(slots[index].byteCount)
       slot &+= 1
     }
   }
 
-  /// Does the copies and hands on what came over whole. Returns how many packets did not, and gave their
-  /// buffers back.
+  /// Does the copies and hands on what came over whole. Returns how many packets gave their buffers back.
   mutating func finishPackets(host: inout Host) -> Int {
-    if copies.count > 0 {
-      counters.grantCopies += UInt64(copies.count)
-      host.copy(&copies)
-    }
-    var droppedCount = 0
+    copyIn(host: &host)
+    var releasedCount = 0
+    // A packet that has to come whole holds up those behind it, which go by private memory too: packets keep
+    // their order.
+    var isDirect = true
     for index in 0..<packetCount {
-      let packet = packets[index]
-      guard let buffer = packet.buffer else { continue }
-      guard isCopied(packet) else {
-        counters.count(.failedCopy)
-        droppedCount += 1
-        host.releaseBuffer(buffer)
+      guard isCopied(packets[index]) else {
+        release(index, as: .failedCopy, host: &host)
+        releasedCount += 1
         continue
       }
-      let frame = host.bytes(of: buffer).slice(from: packet.start, count: Int(packet.byteCount))
+      guard packets[index].progress == .partial else {
+        if isDirect && !forward(index, host: &host) { releasedCount += 1 }
+        continue
+      }
+      guard isDirect else { continue }
       do throws(PacketRefusal) {
-        let offload = try TransmitOffload.prepare(
-          frame, flags: packet.flags, segmentation: packet.segmentation, hash: packet.hash)
-        counters.packets += 1
-        counters.bytes += UInt64(packet.byteCount)
-        if packet.segmentation != nil { counters.segmentedPackets += 1 }
-        host.forward(
-          NetPacket(
-            buffer: buffer, start: packet.start, byteCount: Int(packet.byteCount), offload: offload))
+        isDirect = try sendDirectly(index, host: &host)
       } catch {
-        drop(.refused(error), from: packet.firstSlot, to: packet.firstSlot &+ UInt32(packet.slotCount))
-        droppedCount += 1
-        host.releaseBuffer(buffer)
+        release(index, as: .refused(error), host: &host)
+        releasedCount += 1
       }
     }
-    return droppedCount
+    releasedCount += finishDirect(host: &host)
+    if !isDirect { releasedCount += finishPartial(host: &host) }
+    return releasedCount
+  }
+
+  private mutating func copyIn(host: inout Host) {
+    guard copies.count > 0 else { return }
+    counters.grantCopies += UInt64(copies.count)
+    host.copy(&copies)
+  }
+
+  /// Has the rest of packets copied that have to come whole, and hands on what was held up.
+  private mutating func finishPartial(host: inout Host) -> Int {
+    copies.removeAll()
+    for index in 0..<packetCount where packets[index].progress == .partial {
+      guard let buffer = packets[index].buffer else { continue }
+      let leading = host.leadingByteCount(ofPacket: Int(packets[index].byteCount))
+      appendCopies(
+        of: packets[index], leading..<Int(packets[index].byteCount), to: buffer.segment, host: &host)
+    }
+    copyIn(host: &host)
+    var releasedCount = 0
+    for index in 0..<packetCount {
+      switch packets[index].progress {
+      case .dropped, .direct, .forwarded: continue
+      case .partial:
+        guard isCopied(packets[index]) else {
+          release(index, as: .failedCopy, host: &host)
+          releasedCount += 1
+          continue
+        }
+      case .copied: break
+      }
+      if !forward(index, host: &host) { releasedCount += 1 }
+    }
+    return releasedCount
+  }
+
+  /// Completes a packet that is in private memory, and hands it on; false if it was refused.
+  private mutating func forward(_ index: Int, host: inout Host) -> Bool {
+    let packet = packets[index]
+    guard let buffer = packet.buffer else { return false }
+    let frame = host.bytes(of: buffer).slice(from: packet.start, count: Int(packet.byteCount))
+    do throws(PacketRefusal) {
+      let offload = try TransmitOffload.prepare(
+        frame, flags: packet.flags, segmentation: packet.segmentation, hash: packet.hash)
+      count(packet)
+      packets[index].progress = .forwarded
+      host.forward(
+        NetPacket(buffer: buffer, start: packet.start, byteCount: Int(packet.byteCount), offload: offload))
+      return true
+    } catch {
+      release(index, as: .refused(error), host: &host)
+      return false
+    }
+  }
+
+  /// Counts a packet that is handed on.
+  mutating func count(_ packet: NetTxPacket) {
+    counters.packets += 1
+    counters.bytes += UInt64(packet.byteCount)
+    if packet.segmentation != nil { counters.segmentedPackets += 1 }
+  }
+
+  /// Gives up a packet of this turn's. The slots of which a copy failed have their answers; those of a packet
+  /// that is refused are all in error.
+  private mutating func release(_ index: Int, as error: NetTxError, host: inout Host) {
+    let packet = packets[index]
+    if case .refused = error {
+      drop(error, from: packet.firstSlot, to: packet.firstSlot &+ UInt32(packet.slotCount))
+    } else {
+      counters.count(error)
+    }
+    packets[index].progress = .dropped
+    if let buffer = packet.buffer { host.releaseBuffer(buffer) }
   }
 
   /// Whether all copies of a packet were done; slots of which it was not are answered ERROR, the others OKAY,

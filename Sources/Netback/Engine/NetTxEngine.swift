@@ -29,6 +29,8 @@ public struct NetTxEngine<Host: NetTxHost & ~Copyable>: ~Copyable {
   var packets: Slab<NetTxPacket>
   var packetCount = 0
   var copies: GrantCopyBatch
+  /// Copies to other guests, what each of them is, and the largest number; made when there is the first.
+  var direct: NetDirectBatch?
   /// A packet that waits for credit or a buffer; nothing is taken meanwhile.
   var waiting: NetTxPacket?
   var fault: NetFault?

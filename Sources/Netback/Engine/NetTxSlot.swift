@@ -35,8 +35,26 @@ struct NetTxPacket: BitwiseCopyable {
   var hash: NetHash?
   /// The frame's place in the buffer.
   var start = 0
-  /// The memory, once there is some.
+  /// The memory, once there is some: for all of the frame, whether or not all comes.
   var buffer: IOBuffer?
+  /// How far it is in its turn.
+  var progress = Progress.copied
+  /// The way that it goes, if it goes past private memory.
+  var path: NetDirectPath?
+
+  /// What became of a packet between its copies and its forwarding.
+  enum Progress: UInt8 {
+    /// What was to be copied is copied.
+    case copied
+    /// Its buffer was given back, and its slots' answers stand.
+    case dropped
+    /// It goes from page to page.
+    case direct
+    /// Only its first bytes are copied.
+    case partial
+    /// The host has it.
+    case forwarded
+  }
 
   init(firstSlot: UInt32, request: NetTxRequest) {
     self.firstSlot = firstSlot

@@ -4,6 +4,9 @@ public import RingKit
 ///
 /// Every byte of the frame may be a guest's invention. Nothing beyond the frame is read, no loop is longer
 /// than 8 rounds, and what does not fit is "not found". Offsets count from the frame's first byte.
+///
+/// Where only the frame's first bytes are at hand, nothing beyond those is read: what would have to be is told
+/// by ``isCutOff``.
 @frozen
 public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
   /// What stands behind Ethernet's header and its tags.
@@ -49,6 +52,11 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
   public private(set) var transport = Transport.none
   /// TCP and UDP: the first byte of the header, which is that of the source port; else 0.
   public private(set) var transportStart = 0
+  /// Bytes of the whole frame.
+  public let frameByteCount: Int
+  /// Whether a header may go on beyond the bytes that were at hand: nothing that was found, or was not, is to be
+  /// relied on then.
+  public private(set) var isCutOff = false
   /// Bytes from the frame's first one to the end of the last header that was found.
   public private(set) var headerByteCount = 0
   /// The address that the pseudo header has as destination, which is not IP's own one where a packet goes
@@ -63,11 +71,16 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
   private static let extensionHeaderLimit = 8
 
   /// Parses a frame: `frame` is exactly its bytes.
-  public init(_ frame: PrivateBytes) {
-    guard frame.count >= NetLimits.ethernetHeaderByteCount else { return }
+  public init(_ frame: PrivateBytes) { self.init(frame, frameByteCount: frame.count) }
+
+  /// Parses a frame of `frameByteCount` bytes of which `frame` has the first ones, or all.
+  public init(_ frame: PrivateBytes, frameByteCount: Int) {
+    precondition(frame.count <= frameByteCount)
+    self.frameByteCount = frameByteCount
+    guard has(NetLimits.ethernetHeaderByteCount, at: 0, frame) else { return }
     var type = frame.uint16(at: 12)
     var start = NetLimits.ethernetHeaderByteCount
-    while tagCount < 2, type == 0x8100 || type == 0x88A8, frame.count - start >= 4 {
+    while tagCount < 2, type == 0x8100 || type == 0x88A8, has(4, at: start, frame) {
       type = frame.uint16(at: start + 2)
       start += 4
       tagCount += 1
@@ -81,11 +94,18 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
     }
   }
 
+  /// Whether the frame has `byteCount` bytes at `start`, and they are at hand.
+  private mutating func has(_ byteCount: Int, at start: Int, _ frame: PrivateBytes) -> Bool {
+    if frame.count - start >= byteCount { return true }
+    if frameByteCount - start >= byteCount { isCutOff = true }
+    return false
+  }
+
   private mutating func parseIPv4(_ frame: PrivateBytes, at start: Int) {
-    let room = frame.count - start
-    guard room >= 20, frame[start] >> 4 == 4 else { return }
+    let room = frameByteCount - start
+    guard has(20, at: start, frame), frame[start] >> 4 == 4 else { return }
     let headerCount = Int(frame[start] & 15) * 4
-    guard headerCount >= 20, headerCount <= room else { return }
+    guard headerCount >= 20, has(headerCount, at: start, frame) else { return }
     network = .ipv4
     networkStart = start
     headerByteCount = start + headerCount
@@ -121,8 +141,8 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
   }
 
   private mutating func parseIPv6(_ frame: PrivateBytes, at start: Int) {
-    let room = frame.count - start
-    guard room >= 40, frame[start] >> 4 == 6 else { return }
+    let room = frameByteCount - start
+    guard has(40, at: start, frame), frame[start] >> 4 == 6 else { return }
     network = .ipv6
     networkStart = start
     headerByteCount = start + 40
@@ -137,21 +157,21 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
       let byteCount: Int
       switch protocolNumber {
       case 0, 43, 60:  // hop-by-hop, routing, destination
-        guard packetEnd - at >= 8 else { return }
+        guard packetEnd - at >= 8, has(8, at: at, frame) else { return }
         byteCount = (Int(frame[at + 1]) + 1) * 8
-        guard byteCount <= packetEnd - at else { return }
+        guard byteCount <= packetEnd - at, has(byteCount, at: at, frame) else { return }
         if protocolNumber == 43, frame[at + 3] != 0 {
           finalDestinationStart = Self.finalDestination(frame, routing: at, byteCount)
         }
       case 44:
         byteCount = 8
-        guard byteCount <= packetEnd - at else { return }
+        guard byteCount <= packetEnd - at, has(byteCount, at: at, frame) else { return }
         isFragment = frame.uint16(at: at + 2) & 0xFFF9 != 0
         areHeadersRepeatable = false
       case 51:  // AH counts in words of 4 bytes (RFC 4302 2.2)
-        guard packetEnd - at >= 8 else { return }
+        guard packetEnd - at >= 8, has(8, at: at, frame) else { return }
         byteCount = (Int(frame[at + 1]) + 2) * 4
-        guard byteCount <= packetEnd - at else { return }
+        guard byteCount <= packetEnd - at, has(byteCount, at: at, frame) else { return }
         areHeadersRepeatable = false
       default:
         parseTransport(frame, at: at)
@@ -178,13 +198,13 @@ public struct PacketHeaders: Equatable, Sendable, BitwiseCopyable {
     let room = packetEnd - start
     switch protocolNumber {
     case 6:
-      guard room >= 20 else { return }
+      guard room >= 20, has(20, at: start, frame) else { return }
       let headerCount = Int(frame[start + 12] >> 4) * 4
-      guard headerCount >= 20, headerCount <= room else { return }
+      guard headerCount >= 20, headerCount <= room, has(headerCount, at: start, frame) else { return }
       transport = .tcp
       headerByteCount = start + headerCount
     case 17:
-      guard room >= 8 else { return }
+      guard room >= 8, has(8, at: start, frame) else { return }
       transport = .udp
       headerByteCount = start + 8
       isDatagramWhole = Int(frame.uint16(at: start + 4)) == room

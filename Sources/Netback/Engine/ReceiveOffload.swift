@@ -25,7 +25,18 @@ public enum ReceiveOffload {
   public static func action(
     for offload: PacketOffload, frame: PrivateBytes, accepted: NetOffloads
   ) -> ReceiveAction {
-    switch OffloadVerdict(offload, frame: frame, accepted: accepted) {
+    action(for: offload, OffloadVerdict(offload, frame: frame, accepted: accepted))
+  }
+
+  /// The same for a frame of which the headers are known.
+  public static func action(
+    for offload: PacketOffload, headers: PacketHeaders, accepted: NetOffloads
+  ) -> ReceiveAction {
+    action(for: offload, OffloadVerdict(offload, headers: headers, accepted: accepted))
+  }
+
+  private static func action(for offload: PacketOffload, _ verdict: OffloadVerdict) -> ReceiveAction {
+    switch verdict {
     case .complete: .completeChecksum
     case .cut: .segment
     case .asItIs(let segmentation):
@@ -52,7 +63,14 @@ enum OffloadVerdict {
       self = .asItIs(nil)
       return
     }
-    let headers = PacketHeaders(frame)
+    self.init(offload, headers: PacketHeaders(frame), accepted: accepted)
+  }
+
+  init(_ offload: PacketOffload, headers: PacketHeaders, accepted: NetOffloads) {
+    guard offload.checksum == .partial || offload.segmentation != .none else {
+      self = .asItIs(nil)
+      return
+    }
     let isPartial =
       offload.checksum == .partial && headers.hasChecksum
       && Int(offload.checksumStart) == headers.transportStart
@@ -67,7 +85,7 @@ enum OffloadVerdict {
     guard
       takesChecksum, accepted.isSuperset(of: needed), headers.canBeSegmented(as: offload.segmentation),
       offload.segmentSize > 0, headers.payloadByteCount > Int(offload.segmentSize),
-      headers.packetEnd == frame.count
+      headers.packetEnd == headers.frameByteCount
     else {
       self = .cut
       return

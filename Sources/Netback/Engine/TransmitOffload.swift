@@ -26,13 +26,17 @@ public enum TransmitOffload {
   ///   6.18).
   /// - data_validated alone: validated. ``PacketOffload/headerByteCount`` is always set.
   ///
+  /// `frame` may be the first bytes of a longer one, whose `headers` tell: they are not cut off then, and its IP
+  /// packet has no padding behind it.
+  ///
   /// IPv4's own checksum is left alone: netif has no flag for it, the frontend has filled it in, and Linux
   /// looks at it before it segments and writes it anew in each segment.
   public static func prepare(
-    _ frame: PrivateBytes, flags: NetTxFlags, segmentation: NetExtraInfo?, hash: NetHash?
+    _ frame: PrivateBytes, headers: PacketHeaders? = nil, flags: NetTxFlags, segmentation: NetExtraInfo?,
+    hash: NetHash?
   ) throws(PacketRefusal) -> PacketOffload {
     try PacketOffload(
-      completing: frame, isChecksumBlank: flags.contains(.checksumBlank),
+      completing: frame, headers: headers, isChecksumBlank: flags.contains(.checksumBlank),
       isDataValidated: flags.contains(.dataValidated), segmentation: segmentation, hash: hash)
   }
 }
@@ -40,12 +44,12 @@ public enum TransmitOffload {
 extension PacketOffload {
   /// What the flags and extra infos of either ring say, with the headers completed in place.
   init(
-    completing frame: PrivateBytes, isChecksumBlank: Bool, isDataValidated: Bool,
-    segmentation: NetExtraInfo?, hash: NetHash?
+    completing frame: PrivateBytes, headers known: PacketHeaders? = nil, isChecksumBlank: Bool,
+    isDataValidated: Bool, segmentation: NetExtraInfo?, hash: NetHash?
   ) throws(PacketRefusal) {
     self.init()
     guard frame.count >= NetLimits.ethernetHeaderByteCount else { throw .truncatedHeaders }
-    let headers = PacketHeaders(frame)
+    let headers = known ?? PacketHeaders(frame)
     self.hash = hash
     headerByteCount = UInt16(truncatingIfNeeded: headers.headerByteCount)
     if let segmentation {
@@ -68,7 +72,7 @@ extension PacketOffload {
     guard headers.canBeSegmented(as: type) else { throw .segmentationMismatch }
     if headers.payloadByteCount > Int(size) {
       // Padding would become payload of the last segment.
-      guard headers.packetEnd == frame.count else { throw .segmentationMismatch }
+      guard headers.packetEnd == headers.frameByteCount else { throw .segmentationMismatch }
       segmentation = type
       segmentSize = size
     }
@@ -83,7 +87,9 @@ extension PacketOffload {
   mutating func makePartial(_ frame: PrivateBytes, _ headers: PacketHeaders) {
     let sum = InternetChecksum.pseudoHeaderSum(frame, headers, byteCount: headers.transportByteCount)
     frame.setUInt16(InternetChecksum.folded(sum), at: headers.transportStart + headers.checksumOffset)
-    frame.zero(from: headers.packetEnd, count: frame.count - headers.packetEnd)
+    if headers.packetEnd < frame.count {
+      frame.zero(from: headers.packetEnd, count: frame.count - headers.packetEnd)
+    }
     checksum = .partial
     checksumStart = UInt16(truncatingIfNeeded: headers.transportStart)
     checksumOffset = UInt16(truncatingIfNeeded: headers.checksumOffset)

@@ -68,9 +68,7 @@ public struct PcapngWriter: Sendable {
   ) {
     let kept = min(frame.count, snapLength)
     appendHead(of: interface, keptByteCount: kept, byteCount: frame.count, time, to: &bytes)
-    let words = kept / 8
-    for word in 0..<words { Block.append(frame.word(at: word * 8).littleEndian, to: &bytes) }
-    for offset in (words * 8)..<kept { bytes.append(frame[offset]) }
+    frame.append(first: kept, to: &bytes)
     appendTail(keptByteCount: kept, direction, to: &bytes)
   }
 
@@ -86,8 +84,27 @@ public struct PcapngWriter: Sendable {
   }
 
   /// Bytes of an enhanced packet block with its flags option.
-  private static func blockByteCount(keptByteCount: Int) -> UInt32 {
-    UInt32(28 + (keptByteCount + 3) / 4 * 4 + 12 + 4)
+  static func blockByteCount(keptByteCount: Int) -> Int {
+    28 + (keptByteCount + 3) / 4 * 4 + 12 + 4
+  }
+
+  /// An interface statistics block: frames that came while the interface was watched, and how many of these are
+  /// not in the file for want of room. It is the last block of its interface.
+  public func statistics(
+    of interface: Interface, receivedCount: UInt64, droppedCount: UInt64, atNanoseconds time: UInt64
+  ) -> [UInt8] {
+    var block = Block(type: 5)
+    block.append(interface.number)
+    block.append(UInt32(truncatingIfNeeded: time >> 32))
+    block.append(UInt32(truncatingIfNeeded: time))
+    // isb_ifrecv and isb_ifdrop, 8 bytes each.
+    for (code, count) in [(UInt16(4), receivedCount), (5, droppedCount)] {
+      block.append(code)
+      block.append(UInt16(8))
+      block.append(count)
+    }
+    block.endOptions()
+    return block.finish()
   }
 
   private func appendHead(
@@ -95,7 +112,7 @@ public struct PcapngWriter: Sendable {
   ) {
     precondition(interface.number < interfaceCount, "interface of another file")
     Block.append(UInt32(6), to: &bytes)
-    Block.append(Self.blockByteCount(keptByteCount: keptByteCount), to: &bytes)
+    Block.append(UInt32(Self.blockByteCount(keptByteCount: keptByteCount)), to: &bytes)
     Block.append(interface.number, to: &bytes)
     // The time's upper half comes first.
     Block.append(UInt32(truncatingIfNeeded: time >> 32), to: &bytes)
@@ -111,7 +128,7 @@ public struct PcapngWriter: Sendable {
     Block.append(UInt16(4), to: &bytes)
     Block.append(direction.rawValue, to: &bytes)
     Block.append(UInt32(0), to: &bytes)
-    Block.append(Self.blockByteCount(keptByteCount: keptByteCount), to: &bytes)
+    Block.append(UInt32(Self.blockByteCount(keptByteCount: keptByteCount)), to: &bytes)
   }
 }
 

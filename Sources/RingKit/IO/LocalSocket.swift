@@ -67,6 +67,9 @@ public final class LocalSocket {
     _ = fcntl(fd, F_SETFD, FD_CLOEXEC)
   }
 
+  /// Tells the other end that no more will be written; what it writes can still be read.
+  public func endWriting() { shutdown(descriptor, Int32(SHUT_WR)) }
+
   /// True once the other end is closed altogether, not only for writing.
   public var isHungUp: Bool {
     var wanted = pollfd(fd: descriptor, events: 0, revents: 0)

@@ -122,6 +122,17 @@ public final class BufferPool {
     share.discharge(pageByteCount << Int(buffer.order))
   }
 
+  /// Has a buffer count in another share of this pool from here on; false, and nothing is changed, when that has no
+  /// room for it.
+  public func recharge(
+    _ buffer: IOBuffer, from giver: inout BufferShare, to taker: inout BufferShare
+  ) -> Bool {
+    let byteCount = pageByteCount << Int(buffer.order)
+    guard taker.charge(byteCount) else { return false }
+    giver.discharge(byteCount)
+    return true
+  }
+
   /// Zeroes a buffer, so that nothing of its last user is left in it.
   public func zero(_ buffer: IOBuffer) { zero(buffer.segment) }
 

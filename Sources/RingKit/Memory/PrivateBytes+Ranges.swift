@@ -47,6 +47,13 @@ extension PrivateBytes {
     return UInt64(UInt16(truncatingIfNeeded: sum).bigEndian)
   }
 
+  /// Appends the first `length` bytes to an array.
+  public func append(first length: Int, to array: inout [UInt8]) {
+    let bytes = slice(from: 0, count: length)
+    // Sound: the slice was checked.
+    unsafe array.append(contentsOf: UnsafeRawBufferPointer(start: bytes.base, count: bytes.count))
+  }
+
   /// Sets `length` bytes that begin at `offset` to zero.
   public func zero(from offset: Int, count length: Int) {
     let bytes = slice(from: offset, count: length)
