@@ -17,7 +17,8 @@ struct Ringback: ParsableCommand {
     subcommands: [
       Serve.self, Attach.self, Detach.self, List.self, Stats.self, Top.self, Pause.self, Resume.self,
       Resize.self,
-      Insert.self, Eject.self, Limit.self, NetworkAttach.self, NetworkDetach.self, TapControl.self,
+      Insert.self, Eject.self, Limit.self, NetworkAttach.self, NetworkDetach.self, Capture.self,
+      TapControl.self,
       Doctor.self, Demo.self, Guest.self, GuestNetworkCommand.self, LoopbackCommand.self,
       ParseConfiguration.self,
     ])

@@ -33,7 +33,8 @@ struct NetworkAttach: ParsableCommand {
     discussion: """
       Writes the nodes of both ends into xenstore and waits until `ringback serve --kind vif` has made the \
       interface's TAP, vifDOMAIN.NUMBER. No script is run: put the TAP into a bridge and set it up, \
-      `ip link set vif1.0 master br0 up`.
+      `ip link set vif1.0 master br0 up`. With --link switch:NAME no TAP is made: the daemon passes frames between \
+      all interfaces that name the same switch.
       """)
 
   @OptionGroup var interface: InterfaceOptions

@@ -66,7 +66,8 @@ extension NetNumbers {
         + "(\(ByteCount(link.receivedBytes)))")
     lines.append("kicks: \(kicks), of which \(spuriousKicks) found nothing")
     let rare: [(UInt64, String)] = [
-      (transmit.segmentedPackets, "sent to be segmented"), (receive.segments, "segments cut here"),
+      (transmit.segmentedPackets, "sent to be segmented"),
+      (transmit.directPackets, "copied from guest to guest"), (receive.segments, "segments cut here"),
       (receive.checksums, "checksums completed here"), (transmit.creditWaits, "waits for the rate"),
       (transmit.bufferWaits, "waits for a buffer"), (transmit.multicastChanges, "multicast changes"),
       (transmit.multicastRefusals, "multicast changes refused"),

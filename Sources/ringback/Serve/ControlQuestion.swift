@@ -6,10 +6,10 @@ import RingKit
 struct ControlQuestion: Codable, Equatable {
   /// The verbs.
   enum Verb: String, Codable, CaseIterable {
-    case list, stats, pause, resume, resize, insert, eject, limit, tap
+    case list, stats, pause, resume, resize, insert, eject, limit, tap, capture
 
     /// Whether it is about one disk.
-    var namesADisk: Bool { self != .list && self != .stats && self != .tap }
+    var namesADisk: Bool { self != .list && self != .stats && self != .tap && self != .capture }
   }
 
   var `do`: Verb
@@ -18,7 +18,7 @@ struct ControlQuestion: Codable, Equatable {
   /// Kind of backend; may be left out when the domain has only one such device. list, stats: "vif" asks for
   /// interfaces, anything else and nothing for disks.
   var kind: String?
-  /// stats: number of the interface.
+  /// stats, capture: number of the interface.
   var vif: UInt32?
   /// resume: the image to go on with. insert: the medium.
   var image: String?
@@ -34,6 +34,8 @@ struct ControlQuestion: Codable, Equatable {
   var limits: LimitReport?
   /// tap: what is asked of a tap.
   var tap: TapQuestion?
+  /// capture: which frames are wanted.
+  var capture: CaptureQuestion?
 
   init(_ verb: Verb) { self.do = verb }
 
@@ -58,6 +60,9 @@ struct ControlQuestion: Codable, Equatable {
       }
       if question.do == .tap && question.tap == nil {
         return .failure(ControlFailure("\"tap\" needs \"tap\", such as {\"verb\": \"list\"}"))
+      }
+      if question.do == .capture && (question.domain == nil || question.vif == nil) {
+        return .failure(ControlFailure("\"capture\" needs \"domain\" and \"vif\", both numbers"))
       }
       if question.do == .insert && question.image == nil {
         return .failure(ControlFailure("\"insert\" needs \"image\""))

@@ -30,6 +30,10 @@ struct ControlSocket {
       case waitingSilently
       /// What is left of its answer.
       case answering(ArraySlice<UInt8>)
+      /// What is left of the last part of an answer that goes on until it is ended.
+      case streaming(ArraySlice<UInt8>)
+      /// The same, and the asker has said that it wants to hear the end.
+      case ending(ArraySlice<UInt8>)
     }
     let socket: LocalSocket
     let ticket: ControlTicket
@@ -59,6 +63,8 @@ struct ControlSocket {
       switch connection.phase {
       case .asking, .waiting: (descriptor, false)
       case .answering: (descriptor, true)
+      case .streaming(let rest): (descriptor, !rest.isEmpty)
+      case .ending(let rest): rest.isEmpty ? nil : (descriptor, true)
       // Its end of stream would wake us for ever.
       case .waitingSilently: nil
       }
@@ -101,6 +107,17 @@ struct ControlSocket {
         break
       case .answering(let rest):
         send(rest, to: connection)
+      case .streaming(let rest):
+        let said = try connection.socket.read()
+        if connection.socket.isHungUp {
+          connections[descriptor] = nil
+        } else {
+          let left = rest.dropFirst(rest.isEmpty ? 0 : try connection.socket.write(rest))
+          connections[descriptor]?.phase = said?.isEmpty == true ? .ending(left) : .streaming(left)
+        }
+      case .ending(let rest):
+        let count = try connection.socket.write(rest)
+        connections[descriptor]?.phase = .ending(rest.dropFirst(count))
       }
     } catch {
       // The asker went away; there is nobody to tell.
@@ -137,6 +154,59 @@ struct ControlSocket {
     send(Array(text.utf8)[...], to: connection)
   }
 
+  // MARK: Answers that go on
+
+  /// How an asker stands to an answer that goes on.
+  enum StreamState {
+    /// It has taken all there was.
+    case ready
+    /// It has not yet.
+    case busy
+    /// It wants to hear the end.
+    case wantsEnd
+    /// It has gone away.
+    case gone
+  }
+
+  /// From here on ``stream(_:to:)`` answers, until ``endStream(_:to:)`` gives the last part.
+  mutating func beginStream(to ticket: ControlTicket) {
+    guard let connection = connections.values.first(where: { $0.ticket == ticket }) else { return }
+    connections[connection.socket.descriptor]?.phase = .streaming([])
+  }
+
+  /// How the asker stands.
+  func streamState(of ticket: ControlTicket) -> StreamState {
+    guard let connection = connections.values.first(where: { $0.ticket == ticket }),
+      !connection.socket.isHungUp
+    else { return .gone }
+    return switch connection.phase {
+    case .streaming(let rest): rest.isEmpty ? .ready : .busy
+    case .ending: .wantsEnd
+    case .asking, .waiting, .waitingSilently, .answering: .gone
+    }
+  }
+
+  /// Gives a part of an answer to an asker that is ready.
+  mutating func stream(_ bytes: [UInt8], to ticket: ControlTicket) {
+    guard let connection = connections.values.first(where: { $0.ticket == ticket }),
+      case .streaming(let rest) = connection.phase
+    else { return }
+    let all = rest + bytes
+    let left = (try? connection.socket.write(all)).map { all.dropFirst($0) }
+    connections[connection.socket.descriptor]?.phase = .streaming(left ?? all)
+  }
+
+  /// Gives the last part of an answer that went on.
+  mutating func endStream(_ bytes: [UInt8], to ticket: ControlTicket) {
+    guard let connection = connections.values.first(where: { $0.ticket == ticket }) else { return }
+    connections[connection.socket.descriptor]?.deadline =
+      MonotonicClock.nowNanoseconds() + Self.patienceNanoseconds
+    switch connection.phase {
+    case .streaming(let rest), .ending(let rest): send(rest + bytes, to: connection)
+    case .asking, .waiting, .waitingSilently, .answering: break
+    }
+  }
+
   private mutating func send(_ bytes: ArraySlice<UInt8>, to connection: Connection) {
     let descriptor = connection.socket.descriptor
     let left = (try? connection.socket.write(bytes)).map { bytes.dropFirst($0) } ?? []
@@ -152,7 +222,7 @@ struct ControlSocket {
     connections = connections.filter { _, connection in
       switch connection.phase {
       case .asking, .answering: connection.deadline > now
-      case .waiting, .waitingSilently: !connection.socket.isHungUp
+      case .waiting, .waitingSilently, .streaming, .ending: !connection.socket.isHungUp
       }
     }
   }
@@ -162,7 +232,7 @@ struct ControlSocket {
     for connection in connections.values {
       switch connection.phase {
       case .waiting, .waitingSilently: answer(connection.ticket, with: text)
-      case .asking, .answering: break
+      case .asking, .answering, .streaming, .ending: break
       }
     }
     connections = connections.filter { if case .answering = $1.phase { true } else { false } }

@@ -19,6 +19,7 @@ extension Daemon {
         answerNumbers(question, to: ticket)
       case .tap:
         if let asked = question.tap { answer(asked, to: ticket) }
+      case .capture: beginCapture(question, for: ticket)
       case .pause, .resume, .resize, .insert, .eject, .limit:
         do throws(ControlFailure) {
           carryOut(question, on: try disk(of: question), for: ticket)
@@ -106,7 +107,7 @@ extension Daemon {
       } catch {
         done(VbdError(error))
       }
-    case .list, .stats, .tap: done(nil)
+    case .list, .stats, .tap, .capture: done(nil)
     }
   }
 }

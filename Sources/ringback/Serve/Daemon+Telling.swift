@@ -39,6 +39,7 @@ extension Daemon {
     }
     if let due = tapsDue(atNanoseconds: now) { next = min(next, due) }
     if let due = serviceDue(atNanoseconds: now) { next = min(next, due) }
+    if let due = vifs.captures.map(\.endNanoseconds).min() { next = min(next, due) }
     if let metricsFile { next = min(next, metricsFile.nextNanoseconds) }
     if !kernelWait.waiting.isEmpty { next = min(next, now + KernelDeviceWait.stepNanoseconds) }
     return next <= now ? 0 : Int32((next - now) / 1_000_000) + 1

@@ -54,12 +54,17 @@ extension Daemon: VifEnvironment {
     switch configuration.target {
     case .tap: return try TapLink(configuration, of: vif)
     case .virtualSwitch(let name):
-      throw VifError("switch \(name): the daemon has no switches yet; leave the node link out for a TAP")
+      let known = vifs.switches[name] ?? VirtualSwitch(name: name)
+      let link = try SwitchLink(configuration, at: known)
+      vifs.switches[name] = known
+      return link
     }
   }
 
   func forgetVif(_ vif: DeviceAddress) {
+    endCaptures(of: vif)
     vifs.devices[vif] = nil
+    vifs.switches = vifs.switches.filter { $1.portCount > 0 }
     // Its toolstack may have made the device anew already.
     note(vif)
     tellComingOrGoing("gone", of: vif)

@@ -107,7 +107,10 @@ final class Daemon: VbdEnvironment {
     var poll = DescriptorPoll()
     while !(isStopping && disks.isEmpty && vifs.devices.isEmpty) {
       poll.set(
-        [client.descriptor, signals.descriptor, inbox.descriptor, vifs.inbox.descriptor].map { ($0, false) }
+        [
+          client.descriptor, signals.descriptor, inbox.descriptor, vifs.inbox.descriptor,
+          vifs.bell.descriptor,
+        ].map { ($0, false) }
           + (vifs.watch.map { [($0.descriptor, false)] } ?? [])
           + socket.descriptors + (metricsServer?.descriptors ?? []) + lending.descriptors)
       let ready = try poll.wait(timeoutMilliseconds: timeToNextChore())
@@ -124,6 +127,7 @@ final class Daemon: VbdEnvironment {
         lending.serve(descriptor)
       }
       takeWatchEvents()
+      serveCaptures(atNanoseconds: now)
       doChores(atNanoseconds: now)
     }
     lending.closeAll()

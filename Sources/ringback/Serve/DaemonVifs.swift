@@ -8,6 +8,8 @@ struct DaemonVifs {
 
   /// Those that are there.
   var devices: [DeviceAddress: Vif] = [:]
+  /// Switches that interfaces are at, by name.
+  var switches: [String: VirtualSwitch] = [:]
   /// What their data threads report.
   let inbox: Mailbox<(DeviceAddress, VifEvent)>
   /// Their data threads, started with the first interface: disks and interfaces share none, so that a daemon
@@ -19,5 +21,13 @@ struct DaemonVifs {
   /// What was left by earlier daemons has been looked through.
   var hasTidied = false
 
-  init() throws { inbox = try Mailbox() }
+  /// Captures that are under way.
+  var captures: [RunningCapture] = []
+  /// Tells that a capture has frames.
+  let bell: Mailbox<Void>
+
+  init() throws {
+    inbox = try Mailbox()
+    bell = try Mailbox()
+  }
 }

@@ -42,6 +42,8 @@ struct NetNumbers: Codable, Equatable {
     var bytes: UInt64 = 0
     /// Packets that are to be cut into segments.
     var segmentedPackets: UInt64 = 0
+    /// Packets that were copied from this guest's pages to another's, at a switch.
+    var directPackets: UInt64 = 0
     /// Slots answered, extra infos among them, and of all these those answered with an error.
     var slots: UInt64 = 0
     var extraInfos: UInt64 = 0
@@ -116,7 +118,8 @@ struct NetNumbers: Codable, Equatable {
     }
     transmit = Transmit(
       packets: sum(\.transmit.packets), bytes: sum(\.transmit.bytes),
-      segmentedPackets: sum(\.transmit.segmentedPackets), slots: sum(\.transmit.slots),
+      segmentedPackets: sum(\.transmit.segmentedPackets), directPackets: sum(\.transmit.directPackets),
+      slots: sum(\.transmit.slots),
       extraInfos: sum(\.transmit.extraInfos), errors: sum(\.transmit.errors),
       drops: some(NetDrop.transmit),
       firstRefusal: snapshots.lazy.compactMap(\.transmit.firstRefusal).first?.words,
@@ -164,6 +167,7 @@ struct NetDrop: Sendable {
     NetDrop(reason: "link down") { $0.link.droppedDown },
     NetDrop(reason: "link refused") { $0.link.droppedErrors },
     NetDrop(reason: "unwanted") { $0.link.droppedUnwanted },
+    NetDrop(reason: "flood limit") { $0.link.droppedFlood },
   ]
 }
 
