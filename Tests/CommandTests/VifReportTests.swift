@@ -33,6 +33,7 @@ import Testing
       snapshot.transmit.creditWaits = 115 * queue
       snapshot.transmit.bufferWaits = 116 * queue
       snapshot.transmit.notifications = 117 * queue
+      snapshot.transmit.directPackets = 118 * queue
       snapshot.receive.packets = 200 * queue
       snapshot.receive.bytes = 201 * queue
       snapshot.receive.slots = 202 * queue
@@ -87,7 +88,8 @@ import Testing
         total.receive.extraInfos=609 total.receive.grantCopies=615 total.receive.notifications=627 \
         total.receive.packets=600 total.receive.segments=624 total.receive.slots=606 \
         total.receive.stagedCopies=618 total.spuriousKicks=924 total.transmit.bufferWaits=348 \
-        total.transmit.bytes=303 total.transmit.creditWaits=345 total.transmit.drops.bad headers=330 \
+        total.transmit.bytes=303 total.transmit.creditWaits=345 total.transmit.directPackets=354 \
+        total.transmit.drops.bad headers=330 \
         total.transmit.drops.failed copy=327 total.transmit.drops.overlong slot=321 \
         total.transmit.drops.too many slots=324 total.transmit.drops.too short=318 total.transmit.errors=315 \
         total.transmit.extraInfos=312 total.transmit.firstRefusal=bad segment size \
@@ -120,8 +122,8 @@ import Testing
       "queue 1: 618 packets wait", "kicks: 921, of which 924 found nothing",
       "dropped, transmit: 330 bad headers, 327 failed copy, 321 overlong slot, 324 too many slots, 318 too short "
         + "(first: bad segment size)", "660 stalled", "dropped, link: 912 link down",
-      "306 sent to be segmented, 624 segments cut here, 621 checksums completed here, 345 waits for the rate, "
-        + "348 waits for a buffer, 333 multicast changes, 336 multicast changes refused",
+      "306 sent to be segmented, 354 copied from guest to guest, 624 segments cut here, 621 checksums completed "
+        + "here, 345 waits for the rate, 348 waits for a buffer, 333 multicast changes, 336 multicast changes refused",
       "took 900 packets (903 bytes), gave 906 (909 bytes)",
     ] { #expect(text.contains(words), "\(text)") }
     for number in ["300", "309", "312", "315", "339", "342", "351", "600", "606", "609", "612", "615", "618"]
@@ -157,7 +159,8 @@ import Testing
     #expect(value("waits_total", ["reason": "rate"]) == 345)
     #expect(value("waits_total", ["reason": "buffer"]) == 348)
     for (name, number) in [
-      ("kicks", 921.0), ("spurious_kicks", 924), ("segmented_packets", 306), ("segments", 624),
+      ("kicks", 921.0), ("spurious_kicks", 924), ("segmented_packets", 306), ("direct_packets", 354),
+      ("segments", 624),
       ("checksums", 621),
     ] { #expect(value("\(name)_total") == number, "\(name)") }
     for family in scrape.families.values { #expect(family.help?.isEmpty == false, "\(family.name)") }

@@ -95,6 +95,9 @@ extension MetricsText {
     counter("segmented_packets", "Packets that the guest sent to be segmented.", of: interfaces) {
       $0.transmit.segmentedPackets
     }
+    counter("direct_packets", "Packets copied from the guest to another at a switch.", of: interfaces) {
+      $0.transmit.directPackets
+    }
     counter("segments", "Segments cut for a guest that does not take the whole.", of: interfaces) {
       $0.receive.segments
     }
