@@ -99,7 +99,9 @@ import Testing
       options.keys = keys
       let name = try #require(keys.keys.first)
       let frontend = try world.frontend(FrontendWorld.guest, FrontendWorld.device, options)
-      if case .some(.none) = keys[name] { try frontend.directory.store.remove("\(frontend.directory.path)/\(name)") }
+      if case .some(.none) = keys[name] {
+        try frontend.directory.store.remove("\(frontend.directory.path)/\(name)")
+      }
       let error = #expect(throws: BlockFrontendError.self, "\(keys)") {
         try frontend.connect(timeoutMilliseconds: worldMilliseconds)
       }
