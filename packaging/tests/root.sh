@@ -13,7 +13,7 @@ unpack_root() {
   mkdir -p "$cache" "$2"
   if [ ! -s "$cache/$1.tar" ]; then
     echo "downloading a minimal $1 into $cache" >&2
-    mmdebstrap --variant=minbase --include="$minimum" "$1" "$cache/$1.tar.new" >"$cache/$1.log" 2>&1 ||
+    mmdebstrap --format=tar --variant=minbase --include="$minimum" "$1" "$cache/$1.tar.new" >"$cache/$1.log" 2>&1 ||
       { tail -5 "$cache/$1.log" >&2; return 1; }
     mv "$cache/$1.tar.new" "$cache/$1.tar"
   fi
