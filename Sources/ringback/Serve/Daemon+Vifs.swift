@@ -114,10 +114,9 @@ extension Daemon: VifEnvironment {
     }
   }
 
-  /// After the first listing: takes away what earlier daemons have left of interfaces that are gone.
+  /// Once, after the first listing: takes away what earlier daemons have left of interfaces that are gone.
   func tidyLinks() {
-    guard !vifs.hasTidied, configuration.kinds.contains(DaemonVifs.kind) else { return }
-    vifs.hasTidied = true
+    guard configuration.kinds.contains(DaemonVifs.kind) else { return }
     do throws(LinkError) {
       let removed = try TapLink.removeLeftovers { directory.devices.contains($0) }
       for name in removed { logger.notice("\(name), left of an interface that is gone, was removed") }

@@ -18,8 +18,6 @@ struct DaemonVifs {
   var nextThread = 0
   /// Tells of TAPs that scripts rename, set up, or give another MTU.
   var watch: LinkWatch?
-  /// What was left by earlier daemons has been looked through.
-  var hasTidied = false
 
   /// Captures that are under way.
   var captures: [RunningCapture] = []
