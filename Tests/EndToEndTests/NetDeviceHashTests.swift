@@ -87,9 +87,7 @@ struct NetDeviceHashTests {
     #expect(frontend.queues.count == 2)
     #expect(try arrivals(world, frontend).allSatisfy { $0.packet.hash == nil }, "nobody has set an algorithm")
 
-    try frontend.setHashAlgorithm(1)
-    try frontend.setHashKey(Self.key)
-    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.hashAll(with: Self.key)
     // Without a mapping the queue is the hash's remainder.
     for (flow, arrival) in zip(Self.flows, try arrivals(world, frontend)) {
       #expect(arrival.packet.hash == NetHash(type: .ipv4TCP, algorithm: 1, value: flow.tcp))
@@ -164,9 +162,7 @@ struct NetDeviceHashTests {
     let world = try NetDeviceWorld()
     try world.addInterface()
     let frontend = try world.connected()
-    try frontend.setHashAlgorithm(1)
-    try frontend.setHashKey(Self.key)
-    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.hashAll(with: Self.key)
     try frontend.setHashMappingSize(5)
     let mapping: [UInt32] = [1, 0, 1, 1, 0]
     try frontend.setHashMapping(mapping)
@@ -202,9 +198,7 @@ struct NetDeviceHashTests {
     let world = try NetDeviceWorld()
     try world.addInterface()
     let frontend = try world.connected()
-    try frontend.setHashAlgorithm(1)
-    try frontend.setHashKey(Self.key)
-    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.hashAll(with: Self.key)
     func arrive(_ frame: [UInt8], header: VirtioNetHeader? = nil) throws -> NetFrontend.Arrival {
       if let header {
         try world.outside.send(frame, header: header.bytes)
@@ -257,9 +251,7 @@ struct NetDeviceHashTests {
     let world = try NetDeviceWorld()
     try world.addInterface()
     let frontend = try world.connected()
-    try frontend.setHashAlgorithm(1)
-    try frontend.setHashKey(Self.key)
-    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.hashAll(with: Self.key)
     let stuck = try #require(Self.flows.first { $0.tcp % 2 == 1 })
     let free = Self.flows.filter { $0.tcp % 2 == 0 }
     // More than the ring and the line before it hold.
@@ -317,5 +309,14 @@ extension VirtioNetHeader {
       bytes += [UInt8(word & 0xFF), UInt8(word >> 8)]
     }
     return bytes + [UInt8](repeating: 0, count: TapQueue.headerByteCount - bytes.count)
+  }
+}
+
+extension NetFrontend {
+  /// Has packets of all types hashed by Toeplitz with a key.
+  func hashAll(with key: [UInt8]) throws {
+    try setHashAlgorithm(1)
+    try setHashKey(key)
+    try setHashFlags(NetHashTypes.all.rawValue)
   }
 }

@@ -13,9 +13,7 @@ struct NetDeviceRestartTests {
   private let flow = NetDeviceHashTests.flows[0]
 
   private func setAll(_ frontend: NetFrontend) throws {
-    try frontend.setHashAlgorithm(1)
-    try frontend.setHashKey(NetDeviceHashTests.key)
-    try frontend.setHashFlags(NetHashTypes.all.rawValue)
+    try frontend.hashAll(with: NetDeviceHashTests.key)
     try frontend.setHashMappingSize(3)
     try frontend.setHashMapping([1, 1, 1])
   }

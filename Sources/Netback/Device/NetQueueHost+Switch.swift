@@ -72,6 +72,7 @@ extension NetQueueHost {
 
   /// A page of the receiver's.
   public func place(_ index: Int, of path: NetDirectPath) -> NetDirectPlace {
+    // Asked right after reserve(_:) gave the path; queues leave a switch between turns, so no guest gets here.
     guard let receiver = switchPort?.fabric[SwitchPlace(rawValue: path.receiver)] else {
       preconditionFailure("a queue that went in another one's turn")
     }

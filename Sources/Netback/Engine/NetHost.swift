@@ -55,6 +55,7 @@ extension NetTxHost where Self: ~Copyable {
   @inlinable public mutating func reserve(_ packet: NetDirectPacket) -> NetDirectPath? { nil }
   /// There are no paths.
   @inlinable public func place(_ index: Int, of path: NetDirectPath) -> NetDirectPlace {
+    // Paths are those of reserve(_:), which gives none here.
     preconditionFailure("a path that was not given")
   }
   /// There are no paths.
